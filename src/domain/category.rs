@@ -1,0 +1,128 @@
+//! Spending categories: their codes, names and kinds.
+//!
+//! In: a TOML list of `[[category]]`. Out: a set in which a category is one small number.
+//! Invariant: numbers follow the alphabetical order of the codes, so sorting by number is sorting
+//! by code; `uncategorized` is always there; at most 255 categories.
+
+use serde::Deserialize;
+
+/// A category of one [`Categories`] set: its rank in the alphabetical order of codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CategoryId(pub u8);
+
+/// Whether a category counts as spending: only `Spend` has budgets and alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CategoryKind {
+    Spend,
+    Income,
+    Transfer,
+    Ignore,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Category {
+    code: String,
+    #[allow(dead_code, reason = "part of the contract; shown by readers of the file")]
+    name: String,
+    kind: CategoryKind,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CategoryFile {
+    category: Vec<Category>,
+}
+
+/// All categories of a job.
+#[derive(Clone, Debug)]
+pub struct Categories {
+    sorted: Vec<Category>,
+    uncategorized: CategoryId,
+}
+
+const UNCATEGORIZED: &str = "uncategorized";
+
+impl Categories {
+    /// The set that ships with the program.
+    pub fn builtin() -> Categories {
+        Categories::parse(include_str!("categories.toml")).expect("the shipped set is valid")
+    }
+
+    /// Reads `[[category]] code, name, kind`. Errors: duplicate or malformed codes, no
+    /// `uncategorized`, more than 255.
+    pub fn parse(text: &str) -> Result<Categories, String> {
+        let file: CategoryFile = toml::from_str(text).map_err(|e| e.message().to_string())?;
+        let mut sorted = file.category;
+        sorted.sort_by(|a, b| a.code.cmp(&b.code));
+        if let Some(pair) = sorted.windows(2).find(|w| w[0].code == w[1].code) {
+            return Err(format!("category `{}` stands twice", pair[0].code));
+        }
+        let well_formed = |code: &str| {
+            !code.is_empty()
+                && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        if let Some(bad) = sorted.iter().find(|c| !well_formed(&c.code)) {
+            return Err(format!("category code `{}` is not of a-z, 0-9 and _", bad.code));
+        }
+        if sorted.len() > 255 {
+            return Err(format!("{} categories; the most is 255", sorted.len()));
+        }
+        let uncategorized = sorted.iter().position(|c| c.code == UNCATEGORIZED);
+        let uncategorized = CategoryId(uncategorized.ok_or("category `uncategorized` is missing")? as u8);
+        Ok(Categories { sorted, uncategorized })
+    }
+
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    pub fn id(&self, code: &str) -> Option<CategoryId> {
+        let found = self.sorted.binary_search_by(|c| c.code.as_str().cmp(code));
+        found.ok().map(|rank| CategoryId(rank as u8))
+    }
+
+    pub fn code(&self, id: CategoryId) -> &str {
+        &self.sorted[usize::from(id.0)].code
+    }
+
+    pub fn kind(&self, id: CategoryId) -> CategoryKind {
+        self.sorted[usize::from(id.0)].kind
+    }
+
+    pub fn uncategorized(&self) -> CategoryId {
+        self.uncategorized
+    }
+
+    pub fn codes(&self) -> impl Iterator<Item = &str> {
+        self.sorted.iter().map(|c| c.code.as_str())
+    }
+}
+
+/// Which layer decided a category, in order of precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CategorySource {
+    Override,
+    Dictionary,
+    Crowd,
+    None,
+}
+
+impl CategorySource {
+    pub const ALL: [CategorySource; 4] =
+        [CategorySource::Override, CategorySource::Dictionary, CategorySource::Crowd, CategorySource::None];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            CategorySource::Override => "override",
+            CategorySource::Dictionary => "dictionary",
+            CategorySource::Crowd => "crowd",
+            CategorySource::None => "none",
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What can go wrong, where, what to do about it, and the exit code a scheduler sees.
+//!
+//! In: a failure of any room. Out: one line for a person and one number for cron.
+//! Invariant: no user data (sellers, amounts, user ids) and no credentials stand in a message;
+//! a place is an object, a line and a column.
+
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kinds a caller can act on. The numbers follow `sysexits.h` where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The input itself is refused; nothing was published.
+    InputRefused,
+    /// An input, table or job file that was named does not exist.
+    NotFound,
+    /// An invariant broke: our bug. Nothing was published.
+    Invariant,
+    /// The output cannot be written: disk full, quota, read-only.
+    CannotWrite,
+    /// Store unreachable, lock held, race lost too often: try again later.
+    Temporary,
+    /// The commit may or may not have landed. Running again is safe.
+    OutcomeUnknown,
+    /// Credentials were refused or have expired.
+    Credentials,
+    /// The job file or the store cannot be used as it is.
+    Unfit,
+}
+
+impl Kind {
+    /// The process exit code for this kind.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::InputRefused => 65,
+            Kind::NotFound => 66,
+            Kind::Invariant => 70,
+            Kind::CannotWrite => 73,
+            Kind::Temporary => 75,
+            Kind::OutcomeUnknown => 76,
+            Kind::Credentials => 77,
+            Kind::Unfit => 78,
+        }
+    }
+}
+
+/// Exit code of a run that published and wants a look: inputs were held.
+pub const EXIT_NEEDS_A_LOOK: u8 = 3;
+
+/// An error with its kind, its place and its remedy. Displays as one line.
+#[derive(Debug)]
+pub struct Error {
+    pub kind: Kind,
+    what: String,
+    place: Option<String>,
+    advice: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, what: impl Into<String>) -> Error {
+        Error { kind, what: what.into(), place: None, advice: None }
+    }
+
+    pub fn unfit(what: impl Into<String>) -> Error {
+        Error::new(Kind::Unfit, what)
+    }
+
+    pub fn invariant(what: impl Into<String>) -> Error {
+        Error::new(Kind::Invariant, what).advise("nothing was published; please report this as a bug")
+    }
+
+    /// Names the place: an object or file, with line and column where known (`a.tsv:3:7`).
+    /// An inner place, which is more precise, is kept.
+    pub fn at(mut self, place: impl fmt::Display) -> Error {
+        self.place.get_or_insert_with(|| place.to_string());
+        self
+    }
+
+    /// Says what to do. An inner advice, which is more precise, is kept.
+    pub fn advise(mut self, advice: impl Into<String>) -> Error {
+        self.advice.get_or_insert_with(|| advice.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{}: ", one_line(place))?;
+        }
+        f.write_str(&one_line(&self.what))?;
+        if let Some(advice) = &self.advice {
+            write!(f, "; {}", one_line(advice))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Control characters out, so that one error stays one line of a log whatever a name contains.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Error {
+        use object_store::Error as Store;
+        let kind = match &error {
+            Store::NotFound { .. } => Kind::NotFound,
+            Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => Kind::Credentials,
+            Store::NotSupported { .. }
+            | Store::NotImplemented { .. }
+            | Store::InvalidPath { .. }
+            | Store::UnknownConfigurationKey { .. } => Kind::Unfit,
+            _ => io_kind(&error).unwrap_or(Kind::Temporary),
+        };
+        Error::new(kind, without_query_strings(&chain(&error)))
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        let kind = io_kind(&error).unwrap_or(Kind::Temporary);
+        Error::new(kind, error.to_string())
+    }
+}
+
+/// What the innermost operating-system error behind `error` means for a scheduler.
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<Kind> {
+    let mut cause = Some(error);
+    let mut found = None;
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            use std::io::ErrorKind as Io;
+            found = match io.kind() {
+                Io::NotFound => Some(Kind::NotFound),
+                Io::PermissionDenied
+                | Io::StorageFull
+                | Io::QuotaExceeded
+                | Io::ReadOnlyFilesystem
+                | Io::FileTooLarge
+                | Io::NotADirectory => Some(Kind::CannotWrite),
+                _ => found,
+            };
+        }
+        cause = current.source();
+    }
+    found
+}
+
+/// The error and its causes in one line, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let said = current.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = current.source();
+    }
+    text
+}
+
+/// Signed URLs carry their signature in the query string: it never reaches a log.
+fn without_query_strings(text: &str) -> String {
+    let keep = |word: &str| match (word.contains("://"), word.find('?')) {
+        (true, Some(query)) => format!("{}?…", &word[..query]),
+        _ => word.to_string(),
+    };
+    text.split(' ').map(keep).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_place_and_advice() {
+        let error = Error::unfit("unknown\nkey `x`").at("a.toml:3:1").advise("did you mean `y`?");
+        assert_eq!(error.to_string(), "a.toml:3:1: unknown key `x`; did you mean `y`?");
+        assert_eq!(error.kind.exit_code(), 78);
+    }
+
+    #[test]
+    fn signatures_in_urls_are_cut() {
+        let text = without_query_strings("GET https://host/a?sig=secret failed");
+        assert_eq!(text, "GET https://host/a?… failed");
+    }
+}

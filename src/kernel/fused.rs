@@ -1,0 +1,208 @@
+//! The map: lines to movements, with all that must be counted on the way.
+//!
+//! In: blocks of whole lines of one split. Out: movements scattered by user, and an [`Outcome`].
+//! Invariant: lines = accepted + rejected + blank, where lines are counted apart from parsing;
+//! outcomes of splits add up to the outcome of the object.
+
+use super::categorize::Memo;
+use super::content::Content;
+use super::keyed::{Key, KeyedTotal};
+use super::parse::{Line, parse_line};
+use super::partition::{ChunkSink, Movement, Scatter};
+use super::scan::Block;
+use crate::domain::category::{CategoryId, CategorySource};
+use crate::domain::month::Month;
+use crate::domain::transaction::{Refusal, RejectReason, Transaction};
+use crate::domain::zone::Zone;
+use crate::limits::LINE_BYTES_MAX;
+use std::collections::BTreeMap;
+
+/// A refused line and its place; `line` counts from 0 in its split, then in its object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    pub line: u64,
+    pub byte_offset: u64,
+    pub refusal: Refusal,
+    /// The line with its end, as it stood; of an over-long line its beginning.
+    pub raw: Vec<u8>,
+}
+
+/// Accepted rows and their cents in one month.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MonthShare {
+    pub rows: u64,
+    pub net_cents: i128,
+}
+
+/// What mapping a split, or all splits of an object, came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Counted by a pass over newlines, apart from parsing.
+    pub lines: u64,
+    pub line_bytes: u64,
+    pub accepted: u64,
+    pub blank: u64,
+    pub rejected: [u64; RejectReason::ALL.len()],
+    pub positive_cents: i128,
+    pub negative_cents: i128,
+    pub keyed: KeyedTotal,
+    pub content: Content,
+    pub by_source: [u64; CategorySource::ALL.len()],
+    pub by_month: BTreeMap<Month, MonthShare>,
+    pub rejects: Vec<Reject>,
+}
+
+impl Outcome {
+    pub fn rejected_rows(&self) -> u64 {
+        self.rejected.iter().sum()
+    }
+
+    pub fn net_cents(&self) -> i128 {
+        self.positive_cents + self.negative_cents
+    }
+
+    /// Adds the split that follows this one in the same object.
+    pub fn append(&mut self, next: Outcome) {
+        let lines_before = self.lines;
+        self.rejects.extend(next.rejects.into_iter().map(|r| Reject { line: r.line + lines_before, ..r }));
+        self.lines += next.lines;
+        self.line_bytes += next.line_bytes;
+        self.accepted += next.accepted;
+        self.blank += next.blank;
+        self.positive_cents += next.positive_cents;
+        self.negative_cents += next.negative_cents;
+        self.keyed = self.keyed.plus(next.keyed);
+        self.content = self.content.plus(next.content);
+        self.rejected.iter_mut().zip(next.rejected).for_each(|(sum, n)| *sum += n);
+        self.by_source.iter_mut().zip(next.by_source).for_each(|(sum, n)| *sum += n);
+        for (month, share) in next.by_month {
+            let sum = self.by_month.entry(month).or_default();
+            *sum = MonthShare { rows: sum.rows + share.rows, net_cents: sum.net_cents + share.net_cents };
+        }
+    }
+}
+
+/// Gets to see every accepted transaction; `()` looks away.
+pub trait Recorder {
+    /// `line` counts from 0 in the split.
+    fn record(&mut self, transaction: &Transaction, category: CategoryId, source: CategorySource, line: u64);
+}
+
+impl Recorder for () {
+    #[inline]
+    fn record(&mut self, _: &Transaction, _: CategoryId, _: CategorySource, _: u64) {}
+}
+
+/// What all workers of a run share.
+pub struct MapRules<'a> {
+    pub zone: &'a Zone,
+    pub key: Key,
+    /// Only this month counts; other accepted rows are left aside. For rebuilding one.
+    pub only_month: Option<Month>,
+}
+
+/// One worker on one split.
+pub struct Mapper<'a, S, R> {
+    rules: &'a MapRules<'a>,
+    memo: &'a mut Memo<'a>,
+    scatter: Scatter<'a, S>,
+    pub recorder: R,
+    outcome: Outcome,
+    /// Shares by month index, added to the outcome at the end.
+    shares: Vec<MonthShare>,
+}
+
+impl<'a, S: ChunkSink, R: Recorder> Mapper<'a, S, R> {
+    pub fn new(
+        rules: &'a MapRules<'a>,
+        memo: &'a mut Memo<'a>,
+        scatter: Scatter<'a, S>,
+        recorder: R,
+    ) -> Self {
+        let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
+        Mapper { rules, memo, scatter, recorder, outcome: Outcome::default(), shares }
+    }
+
+    pub fn map(&mut self, block: Block) {
+        match block {
+            Block::Lines { offset, bytes } => self.map_lines(offset, bytes),
+            Block::Overlong { offset, line_bytes, head } => {
+                self.outcome.content.add(head);
+                self.reject(offset, too_long(), head);
+                self.outcome.lines += 1;
+                self.outcome.line_bytes += line_bytes;
+            }
+        }
+    }
+
+    fn map_lines(&mut self, offset: u64, bytes: &[u8]) {
+        let mut start = 0;
+        let mut line = self.outcome.lines;
+        while start < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |at| start + at + 1);
+            self.map_line(line, offset + start as u64, &bytes[start..end]);
+            (start, line) = (end, line + 1);
+        }
+        let unended = u64::from(bytes.last().is_some_and(|&b| b != b'\n'));
+        self.outcome.lines += memchr::memchr_iter(b'\n', bytes).count() as u64 + unended;
+        self.outcome.line_bytes += bytes.len() as u64;
+    }
+
+    #[inline]
+    fn map_line(&mut self, number: u64, offset: u64, raw: &[u8]) {
+        let line = raw.strip_suffix(b"\n").unwrap_or(raw);
+        self.outcome.content.add(line);
+        if raw.len() > LINE_BYTES_MAX {
+            return self.reject_at(number, offset, too_long(), &raw[..LINE_BYTES_MAX]);
+        }
+        match parse_line(line, self.rules.zone) {
+            Line::Transaction(transaction) => self.accept(number, &transaction),
+            Line::Blank => self.outcome.blank += 1,
+            Line::Refused(refusal) => self.reject_at(number, offset, refusal, raw),
+        }
+    }
+
+    #[inline]
+    fn accept(&mut self, number: u64, transaction: &Transaction) {
+        let cents = transaction.amount_cents;
+        let months = self.rules.zone.months();
+        let index = transaction.month.since(months.first).expect("parsing checked the month");
+        self.outcome.accepted += 1;
+        let share = &mut self.shares[index as usize];
+        share.rows += 1;
+        share.net_cents += i128::from(cents);
+        if self.rules.only_month.is_some_and(|only| only != transaction.month) {
+            return;
+        }
+        let (category, source) = self.memo.categorize(transaction);
+        let outcome = &mut self.outcome;
+        *if cents > 0 { &mut outcome.positive_cents } else { &mut outcome.negative_cents } +=
+            i128::from(cents);
+        outcome.by_source[source as usize] += 1;
+        outcome.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
+        self.scatter.push(Movement::new(transaction.user_id, index, category, cents));
+        self.recorder.record(transaction, category, source, number);
+    }
+
+    fn reject(&mut self, offset: u64, refusal: Refusal, raw: &[u8]) {
+        self.reject_at(self.outcome.lines, offset, refusal, raw);
+    }
+
+    fn reject_at(&mut self, line: u64, byte_offset: u64, refusal: Refusal, raw: &[u8]) {
+        self.outcome.rejected[refusal.reason as usize] += 1;
+        self.outcome.rejects.push(Reject { line, byte_offset, refusal, raw: raw.to_vec() });
+    }
+
+    /// Hands over what is left, and the counts.
+    pub fn finish(mut self) -> (Outcome, R) {
+        self.scatter.finish();
+        let months = self.rules.zone.months().iter();
+        let shares = months.zip(self.shares).filter(|(_, share)| share.rows > 0);
+        self.outcome.by_month = shares.collect();
+        (self.outcome, self.recorder)
+    }
+}
+
+fn too_long() -> Refusal {
+    Refusal { reason: RejectReason::LineTooLong, column: LINE_BYTES_MAX as u32 }
+}

@@ -1,0 +1,83 @@
+//! The keyed total: a sum that notices money moved from one user, month or category to another.
+//!
+//! In: (user, month, category, cents), in any order and grouping. Out: one number.
+//! T = Σ h(user, month, category) × cents mod 2^61 − 1, with h keyed afresh by every run, so no
+//! input can be made to fit. Invariant: T of the parts adds up to T of the whole.
+
+use crate::domain::category::CategoryId;
+use crate::domain::month::Month;
+
+const PRIME: u64 = (1 << 61) - 1;
+
+/// The secret of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Key([u64; 3]);
+
+impl Key {
+    /// A key from the operating system's random numbers.
+    pub fn random() -> Key {
+        let number = || getrandom::u64().expect("the operating system has random numbers");
+        Key([number() | 1, number(), number() | 1])
+    }
+
+    /// How much one cent of this group weighs: a number below 2^61 − 1.
+    #[inline]
+    fn weight(self, user_id: u64, month: Month, category: CategoryId) -> u64 {
+        let slot = u64::from(month.first_day() as u32) << 8 | u64::from(category.0);
+        self.mix(user_id, slot)
+    }
+
+    #[inline]
+    fn mix(self, user_id: u64, slot: u64) -> u64 {
+        let first = fold(u128::from(user_id ^ self.0[1]) * u128::from(self.0[0]));
+        let second = fold(u128::from(first ^ slot) * u128::from(self.0[2]));
+        second % PRIME
+    }
+}
+
+#[inline]
+fn fold(product: u128) -> u64 {
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// A running keyed total.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyedTotal(u64);
+
+impl KeyedTotal {
+    #[inline]
+    pub fn add(&mut self, key: Key, user_id: u64, month: Month, category: CategoryId, cents: i64) {
+        let weight = key.weight(user_id, month, category);
+        let share = (u128::from(weight) * u128::from(cents.unsigned_abs()) % u128::from(PRIME)) as u64;
+        let share = if cents < 0 { (PRIME - share) % PRIME } else { share };
+        *self = self.plus(KeyedTotal(share));
+    }
+
+    #[inline]
+    pub fn plus(self, other: KeyedTotal) -> KeyedTotal {
+        KeyedTotal((self.0 + other.0) % PRIME)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_grouping_do_not_matter_but_owners_do() {
+        let key = Key::random();
+        let month: Month = "2025-01".parse().unwrap();
+        let total = |rows: &[(u64, u8, i64)]| {
+            let mut total = KeyedTotal::default();
+            for &(user, category, cents) in rows {
+                total.add(key, user, month, CategoryId(category), cents);
+            }
+            total
+        };
+        let whole = total(&[(1, 0, 700), (2, 0, -300), (1, 3, 5)]);
+        assert_eq!(whole, total(&[(1, 3, 5), (2, 0, -400), (1, 0, 200), (2, 0, 100), (1, 0, 500)]));
+        assert_eq!(whole, total(&[(1, 3, 5)]).plus(total(&[(1, 0, 700), (2, 0, -300)])));
+        assert_ne!(whole, total(&[(2, 0, 700), (1, 0, -300), (1, 3, 5)]), "users swapped");
+        assert_ne!(whole, total(&[(1, 1, 700), (2, 0, -300), (1, 3, 5)]), "category moved");
+    }
+}

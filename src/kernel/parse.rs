@@ -1,0 +1,290 @@
+//! One line of a log to one transaction, or to the reason why not.
+//!
+//! In: the bytes of a line without its end. Out: [`Line`]. Invariant: fields are split at tabs
+//! and nothing is quoted, trimmed or repaired; the leftmost fault is the one that is named.
+
+use crate::domain::money::{AmountError, parse_amount_cents};
+use crate::domain::month::{days_from_civil, days_in_month};
+use crate::domain::transaction::{Refusal, RejectReason, SELLER_BYTES_MAX, Transaction, USER_ID_MAX};
+use crate::domain::zone::Zone;
+
+/// What a line turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// Nothing but separators and spaces.
+    Blank,
+    Transaction(Transaction<'a>),
+    Refused(Refusal),
+}
+
+/// Parses `user_id TAB timestamp TAB seller TAB amount`, with or without one final CR.
+pub fn parse_line<'a>(line: &'a [u8], zone: &Zone) -> Line<'a> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let fields = match split_fields(line) {
+        Ok(fields) => fields,
+        Err(_) if is_blank(line) => return Line::Blank,
+        Err(column) => return refused(RejectReason::FieldCount, column),
+    };
+    let [user, time, seller, amount] = fields;
+    let (time_column, seller_column) = (user.len() + 2, user.len() + time.len() + 3);
+    let amount_column = seller_column + seller.len() + 1;
+    let Some(user_id) = parse_user_id(user) else {
+        return if is_blank(line) { Line::Blank } else { refused(RejectReason::BadUserId, 1) };
+    };
+    let (at, index) = match parse_time(time, zone) {
+        Ok(found) => found,
+        Err(reason) => return refused(reason, time_column),
+    };
+    let seller = match parse_seller(seller) {
+        Ok(seller) => seller,
+        Err((reason, at)) => return refused(reason, seller_column + at),
+    };
+    let amount_cents = match parse_amount_cents(amount) {
+        Ok(cents) => cents,
+        Err(AmountError::Malformed) => return refused(RejectReason::BadAmount, amount_column),
+        Err(AmountError::OutOfRange) => return refused(RejectReason::AmountOutOfRange, amount_column),
+    };
+    let month = zone.month(index);
+    Line::Transaction(Transaction { user_id, occurred_at_micros: at, month, seller, amount_cents })
+}
+
+fn refused<'a>(reason: RejectReason, column: usize) -> Line<'a> {
+    Line::Refused(Refusal { reason, column: column as u32 })
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|b| matches!(b, b' ' | b'\t'))
+}
+
+/// Exactly four fields, or the column (from 1) at which the count goes wrong.
+fn split_fields(line: &[u8]) -> Result<[&[u8]; 4], usize> {
+    let mut tabs = memchr::memchr_iter(b'\t', line);
+    let (Some(a), Some(b), Some(c)) = (tabs.next(), tabs.next(), tabs.next()) else {
+        return Err(line.len() + 1);
+    };
+    match tabs.next() {
+        Some(extra) => Err(extra + 1),
+        None => Ok([&line[..a], &line[a + 1..b], &line[b + 1..c], &line[c + 1..]]),
+    }
+}
+
+/// Digits without leading zeros, up to 2^63 − 1. Two spellings of one user would be two users in
+/// the source, so none is folded into another.
+fn parse_user_id(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 19 || (text[0] == b'0' && text.len() > 1) {
+        return None;
+    }
+    let mut id = 0u64;
+    for byte in text {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        id = id * 10 + u64::from(byte - b'0');
+    }
+    (id <= USER_ID_MAX).then_some(id)
+}
+
+fn parse_seller(text: &[u8]) -> Result<&str, (RejectReason, usize)> {
+    if text.is_empty() {
+        return Err((RejectReason::BadSeller, 0));
+    }
+    if text.len() > SELLER_BYTES_MAX {
+        return Err((RejectReason::BadSeller, SELLER_BYTES_MAX));
+    }
+    if let Some(at) = memchr::memchr(0, text) {
+        return Err((RejectReason::BadSeller, at));
+    }
+    std::str::from_utf8(text).map_err(|e| (RejectReason::BadEncoding, e.valid_up_to()))
+}
+
+/// The instant in microseconds and the index of its month.
+fn parse_time(text: &[u8], zone: &Zone) -> Result<(i64, u32), RejectReason> {
+    let (seconds, micros) = match parse_written_time(text).ok_or(RejectReason::BadTimestamp)? {
+        WrittenTime::Instant { seconds, micros } => (seconds, micros),
+        WrittenTime::Date { day } => (zone.first_instant_of(day), 0),
+        WrittenTime::Local { seconds, micros } => {
+            let at = zone.instant_of_local(seconds);
+            (at.ok_or(RejectReason::NonexistentLocalTime)?, micros)
+        }
+    };
+    let index = zone.month_index(seconds).ok_or(RejectReason::OutOfWindow)?;
+    Ok((seconds * 1_000_000 + micros, index))
+}
+
+/// A timestamp as written, before the job's zone has a say.
+enum WrittenTime {
+    Instant {
+        seconds: i64,
+        micros: i64,
+    },
+    /// Seconds since 1970 as if the local clock were UTC.
+    Local {
+        seconds: i64,
+        micros: i64,
+    },
+    /// Days since 1970.
+    Date {
+        day: i32,
+    },
+}
+
+/// RFC 3339, or its date and time without offset, or its date alone, or epoch seconds.
+/// A leap second (`:60`) and `24:00` are not times.
+fn parse_written_time(text: &[u8]) -> Option<WrittenTime> {
+    if text.len() < 10 || text[4] != b'-' {
+        return parse_epoch(text).map(|seconds| WrittenTime::Instant { seconds, micros: 0 });
+    }
+    let day = parse_date(&text[..10])?;
+    if text.len() == 10 {
+        return Some(WrittenTime::Date { day });
+    }
+    let time = text.get(11..19)?;
+    if !matches!(text[10], b'T' | b't' | b' ') || time[2] != b':' || time[5] != b':' {
+        return None;
+    }
+    let (hour, minute, second) = (two(&time[..2])?, two(&time[3..5])?, two(&time[6..])?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let seconds = i64::from(day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    let (micros, rest) = parse_fraction(&text[19..])?;
+    match rest {
+        [] => Some(WrittenTime::Local { seconds, micros }),
+        [b'Z' | b'z'] => Some(WrittenTime::Instant { seconds, micros }),
+        _ => Some(WrittenTime::Instant { seconds: seconds - parse_offset(rest)?, micros }),
+    }
+}
+
+fn parse_epoch(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if digits.is_empty() || digits.len() > 12 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let seconds = digits.iter().fold(0i64, |n, d| n * 10 + i64::from(d - b'0'));
+    Some(if digits.len() < text.len() { -seconds } else { seconds })
+}
+
+fn parse_date(text: &[u8]) -> Option<i32> {
+    if text[4] != b'-' || text[7] != b'-' {
+        return None;
+    }
+    let year = two(&text[..2])? * 100 + two(&text[2..4])?;
+    let (month, day) = (two(&text[5..7])?, two(&text[8..10])?);
+    let valid = (1..=12).contains(&month) && day >= 1 && day <= days_in_month(year, month);
+    valid.then(|| days_from_civil(year as i32, month, day))
+}
+
+fn two(digits: &[u8]) -> Option<u32> {
+    match digits {
+        [tens, ones] if tens.is_ascii_digit() && ones.is_ascii_digit() => {
+            Some(u32::from(tens - b'0') * 10 + u32::from(ones - b'0'))
+        }
+        _ => None,
+    }
+}
+
+/// `.d{1,9}` as microseconds, cut not rounded, and what follows it.
+fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
+    let Some(digits) = text.strip_prefix(b".") else {
+        return Some((0, text));
+    };
+    let count = digits.iter().take_while(|d| d.is_ascii_digit()).count();
+    if !(1..=9).contains(&count) {
+        return None;
+    }
+    let padded = digits[..count].iter().copied().chain(std::iter::repeat(b'0')).take(6);
+    Some((padded.fold(0, |n, d| n * 10 + i64::from(d - b'0')), &digits[count..]))
+}
+
+/// `±hh:mm` in seconds east of UTC.
+fn parse_offset(text: &[u8]) -> Option<i64> {
+    let [sign @ (b'+' | b'-'), hour @ .., b':', _, _] = text else {
+        return None;
+    };
+    let (hour, minute) = (two(hour)?, two(&text[4..])?);
+    let seconds = i64::from(hour * 3600 + minute * 60);
+    (hour <= 23 && minute <= 59).then_some(if *sign == b'-' { -seconds } else { seconds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str, zone: &str) -> Result<(i64, String), (RejectReason, u32)> {
+        let zone = Zone::new(zone, "2000-01..2099-12".parse().unwrap()).unwrap();
+        match parse_line(line.as_bytes(), &zone) {
+            Line::Transaction(t) => Ok((t.occurred_at_micros, t.month.to_string())),
+            Line::Refused(refusal) => Err((refusal.reason, refusal.column)),
+            Line::Blank => panic!("blank"),
+        }
+    }
+
+    #[test]
+    fn timestamps_in_every_form() {
+        let at = |time: &str, zone: &str| parsed(&format!("1\t{time}\tx\t1"), zone);
+        let noon = 1_735_732_800_000_000; // 2025-01-01T12:00:00Z
+        for (time, zone) in [
+            ("2025-01-01T12:00:00Z", "UTC"),
+            ("2025-01-01t12:00:00z", "Asia/Tokyo"),
+            ("2025-01-01T13:00:00+01:00", "UTC"),
+            ("2025-01-01 07:00:00", "America/New_York"),
+            ("2025-01-01T12:00:00.000000999Z", "UTC"),
+            ("1735732800", "UTC"),
+        ] {
+            assert_eq!(at(time, zone), Ok((noon, "2025-01".into())), "{time}");
+        }
+        assert_eq!(at("2025-01-01", "UTC").unwrap().0, noon - 12 * 3600 * 1_000_000);
+        assert_eq!(at("2025-01-31T23:59:59Z", "Asia/Tokyo").unwrap().1, "2025-02");
+        let bad = Err((RejectReason::BadTimestamp, 3));
+        for time in [
+            "2025-02-29",
+            "2025-13-01",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01T23:59:60Z",
+            "2025-01-01T12:00Z",
+            "2025-01-01T12:00:00.Z",
+            "2025-01-01T12:00:00+0100",
+            "2025-01-01T12:00:00+24:00",
+            "",
+            "x",
+            "1e9",
+            "2025-1-1",
+            "2025-01-01T12:00:00Zx",
+            "1234567890123",
+        ] {
+            assert_eq!(at(time, "UTC"), bad, "{time}");
+        }
+        assert_eq!(at("9999-12-31", "UTC"), Err((RejectReason::OutOfWindow, 3)));
+        assert_eq!(at("0000-01-01", "UTC"), Err((RejectReason::OutOfWindow, 3)));
+        let gap = at("2025-03-09T02:30:00", "America/New_York");
+        assert_eq!(gap, Err((RejectReason::NonexistentLocalTime, 3)));
+        assert!(at("2018-11-04", "America/Sao_Paulo").is_ok(), "a day without a midnight is a day");
+    }
+
+    #[test]
+    fn the_leftmost_fault_is_named_with_its_column() {
+        let reason = |line: &str| parsed(line, "UTC").unwrap_err();
+        assert_eq!(reason("1\t2025-01-01\tx"), (RejectReason::FieldCount, 15));
+        assert_eq!(reason("1\t2025-01-01\tx\t1\t2"), (RejectReason::FieldCount, 17));
+        assert_eq!(reason("x\ty\tz\tw"), (RejectReason::BadUserId, 1));
+        assert_eq!(reason("9223372036854775808\t2025-01-01\tx\t1"), (RejectReason::BadUserId, 1));
+        assert_eq!(reason("01\t2025-01-01\tx\t1"), (RejectReason::BadUserId, 1));
+        assert_eq!(reason("1\t2025-01-01\t\t1"), (RejectReason::BadSeller, 14));
+        assert_eq!(reason("1\t2025-01-01\ta\0b\t1"), (RejectReason::BadSeller, 15));
+        assert_eq!(reason("1\t2025-01-01\tx\t1,5"), (RejectReason::BadAmount, 16));
+        assert_eq!(reason("1\t2025-01-01\tx\t1\r\r"), (RejectReason::BadAmount, 16));
+        assert_eq!(reason("1\t2025-01-01\tx\t99999999999"), (RejectReason::AmountOutOfRange, 16));
+    }
+
+    #[test]
+    fn quotes_are_bytes_and_one_final_cr_goes() {
+        let zone = Zone::new("UTC", "2025-01".parse().unwrap()).unwrap();
+        let Line::Transaction(t) = parse_line(b"7\t2025-01-02\t\"Joe's \"\t-3.5\r", &zone) else {
+            panic!("accepted")
+        };
+        assert_eq!((t.seller, t.amount_cents), ("\"Joe's \"", -350));
+        for blank in ["", "\r", "\t\t\t", " \t\t\t\r", "   "] {
+            assert_eq!(parse_line(blank.as_bytes(), &zone), Line::Blank);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The whole meaning of a spending run, told plainly: the oracle the fast path is held to.
+//!
+//! In: logs as strings of bytes, and the rules. Out: groups, rejects and blanks.
+//! Invariant: nothing here is shared with the fast path but the words of `domain/` and the
+//! normalised name; dates are chrono's, numbers are the standard library's.
+
+use super::normalize::normalize;
+use crate::domain::month::{Month, MonthRange};
+use crate::domain::transaction::RejectReason;
+use chrono::{DateTime, Datelike, LocalResult, NaiveDate, NaiveDateTime, TimeZone};
+use chrono_tz::Tz;
+use std::collections::BTreeMap;
+
+/// A manual choice: user, seller, category, and the transaction it is for (micros, cents).
+pub type PlainChoice = (u64, String, String, Option<(i64, i64)>);
+
+pub struct Plain {
+    pub zone: Tz,
+    pub months: MonthRange,
+    pub line_bytes_max: usize,
+    /// Sellers that no two entries disagree about.
+    pub sellers: BTreeMap<String, String>,
+    pub choices: Vec<PlainChoice>,
+    /// (cents, transactions) by month, user and category.
+    pub groups: BTreeMap<(Month, u64, String), (i128, u64)>,
+    /// (line from 1, byte offset, reason), in order.
+    pub rejects: Vec<(u64, u64, RejectReason)>,
+    pub blank: u64,
+}
+
+impl Plain {
+    /// Reads one log whole.
+    pub fn read(&mut self, log: &[u8]) {
+        let mut offset = if log.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
+        for (number, raw) in log[offset..].split_inclusive(|b| *b == b'\n').enumerate() {
+            let line = raw.strip_suffix(b"\n").unwrap_or(raw);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if raw.len() > self.line_bytes_max {
+                self.rejects.push((number as u64 + 1, offset as u64, RejectReason::LineTooLong));
+            } else if line.iter().all(|b| b" \t".contains(b)) {
+                self.blank += 1;
+            } else if let Err(reason) = self.read_line(line) {
+                self.rejects.push((number as u64 + 1, offset as u64, reason));
+            }
+            offset += raw.len();
+        }
+    }
+
+    fn read_line(&mut self, line: &[u8]) -> Result<(), RejectReason> {
+        let fields: Vec<&[u8]> = line.split(|b| *b == b'\t').collect();
+        let [user, time, seller, amount] = fields[..] else { return Err(RejectReason::FieldCount) };
+        let user_id = user_id(user).ok_or(RejectReason::BadUserId)?;
+        let (micros, month) = self.time(time)?;
+        if !(1..=255).contains(&seller.len()) || seller.contains(&0) {
+            return Err(RejectReason::BadSeller);
+        }
+        let seller = std::str::from_utf8(seller).map_err(|_| RejectReason::BadEncoding)?;
+        let cents = cents(amount).ok_or(RejectReason::BadAmount)?;
+        let cents = i64::try_from(cents)
+            .ok()
+            .filter(|c| c.abs() <= 10i64.pow(12))
+            .ok_or(RejectReason::AmountOutOfRange)?;
+        let category = self.category(user_id, seller, micros, cents);
+        let group = self.groups.entry((month, user_id, category)).or_default();
+        *group = (group.0 + i128::from(cents), group.1 + 1);
+        Ok(())
+    }
+
+    fn category(&self, user_id: u64, seller: &str, micros: i64, cents: i64) -> String {
+        let chosen = |transaction| {
+            let same = |c: &&PlainChoice| {
+                c.0 == user_id && normalize(&c.1) == normalize(seller) && c.3 == transaction
+            };
+            self.choices.iter().find(same).map(|c| c.2.clone())
+        };
+        let printed = || self.sellers.get(seller).cloned();
+        let by_name =
+            || self.sellers.iter().find(|s| normalize(s.0) == normalize(seller)).map(|s| s.1.clone());
+        let found = chosen(Some((micros, cents))).or_else(|| chosen(None)).or_else(printed).or_else(by_name);
+        found.unwrap_or_else(|| "uncategorized".into())
+    }
+
+    fn time(&self, text: &[u8]) -> Result<(i64, Month), RejectReason> {
+        let text = std::str::from_utf8(text).map_err(|_| RejectReason::BadTimestamp)?;
+        let at = self.instant(text)?;
+        let local = self.zone.from_utc_datetime(&at.naive_utc()).date_naive();
+        let year = u32::try_from(local.year()).map_err(|_| RejectReason::OutOfWindow)?;
+        let month = Month::new(year, local.month()).filter(|m| self.months.contains(*m));
+        Ok((at.timestamp_micros(), month.ok_or(RejectReason::OutOfWindow)?))
+    }
+
+    fn instant(&self, text: &str) -> Result<DateTime<chrono::Utc>, RejectReason> {
+        let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        let digits = shape.trim_start_matches('-');
+        if shape.len() - digits.len() <= 1
+            && (1..=12).contains(&digits.len())
+            && digits.chars().all(|c| c == '9')
+        {
+            let seconds = text.parse().map_err(|_| RejectReason::BadTimestamp)?;
+            return DateTime::from_timestamp(seconds, 0).ok_or(RejectReason::OutOfWindow);
+        }
+        if shape == "9999-99-99" {
+            let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").map_err(|_| RejectReason::BadTimestamp)?;
+            let quarters =
+                (0..=96).map(|n| day.and_time(chrono::NaiveTime::MIN) + chrono::TimeDelta::minutes(15 * n));
+            let first = quarters.filter_map(|t| self.zone.from_local_datetime(&t).earliest()).next();
+            return Ok(first.ok_or(RejectReason::NonexistentLocalTime)?.to_utc());
+        }
+        if !shape.starts_with("9999-99-99") || &text[17.min(text.len())..19.min(text.len())] == "60" {
+            return Err(RejectReason::BadTimestamp);
+        }
+        if !shape.contains(['Z', 'z', '+']) && !shape[10..].contains('-') {
+            let local =
+                NaiveDateTime::parse_from_str(&text.replacen(['T', 't'], " ", 1), "%Y-%m-%d %H:%M:%S%.f");
+            return match self.zone.from_local_datetime(&local.map_err(|_| RejectReason::BadTimestamp)?) {
+                LocalResult::None => Err(RejectReason::NonexistentLocalTime),
+                found => Ok(found.earliest().ok_or(RejectReason::BadTimestamp)?.to_utc()),
+            };
+        }
+        DateTime::parse_from_rfc3339(text).map(|t| t.to_utc()).map_err(|_| RejectReason::BadTimestamp)
+    }
+}
+
+fn user_id(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let id: i64 = text.parse().ok()?;
+    (id.to_string() == text && id >= 0).then_some(id as u64)
+}
+
+/// Cents of `-?digits(.d{1,2})?`, however many; none when it is no amount.
+fn cents(text: &[u8]) -> Option<i128> {
+    let text = std::str::from_utf8(text).ok()?;
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let numeric = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !numeric(whole) || !numeric(fraction) || fraction.len() > 2 {
+        return None;
+    }
+    let cents: i128 = format!("{whole}{fraction:0<2}").parse().unwrap_or(i128::MAX);
+    Some(if text.starts_with('-') { -cents } else { cents })
+}

@@ -1,0 +1,235 @@
+//! Bytes in, blocks of whole lines out.
+//!
+//! In: a reader that stands at byte `start` of an object. Out: blocks for the lines that start
+//! before `end`, and over-long lines as their length alone, in order.
+//! Invariant: every byte from the first line start to the end of the last line lies in exactly
+//! one block; a line belongs to the split where it starts; memory does not grow with a line.
+
+use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
+use std::io::{Read, Result};
+
+/// Whole lines at their place in the (decompressed) object.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Block<'a> {
+    /// One line or more; only the last line of an object may lack its newline.
+    Lines { offset: u64, bytes: &'a [u8] },
+    /// A line of more than [`LINE_BYTES_MAX`] bytes with its end, and how it begins.
+    Overlong { offset: u64, line_bytes: u64, head: &'a [u8] },
+}
+
+/// Cuts what a reader gives into blocks.
+pub struct Scanner<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that hold data not yet handed out, from `taken` on.
+    filled: usize,
+    taken: usize,
+    /// Where `buffer[taken]` stands in the object.
+    offset: u64,
+    /// Lines that start here or later belong to the next split.
+    end: u64,
+    ended: bool,
+}
+
+impl<R: Read> Scanner<R> {
+    /// A scanner of the lines that start in `start..end`. The reader stands at `start`, or one
+    /// byte before it when `start` is not 0: that byte tells whether a line starts at `start`.
+    pub fn new(reader: R, start: u64, end: u64, read_bytes: usize) -> Result<Scanner<R>> {
+        let mut scanner = Scanner {
+            reader,
+            buffer: vec![0; read_bytes.clamp(1, READ_BYTES) + LINE_BYTES_MAX],
+            filled: 0,
+            taken: 0,
+            offset: start.saturating_sub(1),
+            end,
+            ended: false,
+        };
+        match start {
+            0 => scanner.skip_byte_order_mark()?,
+            _ => drop(scanner.skip_line()?),
+        }
+        Ok(scanner)
+    }
+
+    /// The reader, for what it counted.
+    pub fn reader(&self) -> &R {
+        &self.reader
+    }
+
+    /// Where the next line starts.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next block; none when the split is at its end.
+    pub fn next_block(&mut self) -> Result<Option<Block<'_>>> {
+        if self.offset >= self.end {
+            return Ok(None);
+        }
+        loop {
+            let data = &self.buffer[self.taken..self.filled];
+            let whole = if self.ended { data.len() } else { last_line_end(data) };
+            if whole > 0 {
+                return Ok(Some(self.take_lines(whole)));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            if data.len() > LINE_BYTES_MAX {
+                return self.take_overlong().map(Some);
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Hands out the first `whole` bytes, or fewer where the split or a line that is too long
+    /// comes before.
+    fn take_lines(&mut self, whole: usize) -> Block<'_> {
+        let data = &self.buffer[self.taken..self.taken + whole];
+        let mut bytes = whole;
+        if let Ok(to_end) = usize::try_from(self.end - self.offset)
+            && to_end < bytes
+        {
+            // The line that holds the last byte before `end` is the last one of this split.
+            bytes = line_end(data, to_end - 1);
+        }
+        let offset = self.offset;
+        let start = self.taken;
+        self.taken += bytes;
+        self.offset += bytes as u64;
+        Block::Lines { offset, bytes: &self.buffer[start..start + bytes] }
+    }
+
+    /// Skips a line that has no end within the buffer, in constant memory.
+    fn take_overlong(&mut self) -> Result<Block<'_>> {
+        let offset = self.offset;
+        let head = self.buffer[self.taken..self.taken + LINE_BYTES_MAX].to_vec();
+        let line_bytes = self.skip_line()?;
+        // The data behind the line moves up to make room for its head in front.
+        let rest = self.taken..self.filled;
+        let kept = rest.len();
+        self.buffer.copy_within(rest, LINE_BYTES_MAX);
+        self.buffer[..LINE_BYTES_MAX].copy_from_slice(&head);
+        (self.taken, self.filled) = (LINE_BYTES_MAX, LINE_BYTES_MAX + kept);
+        Ok(Block::Overlong { offset, line_bytes, head: &self.buffer[..LINE_BYTES_MAX] })
+    }
+
+    /// Skips to behind the next newline, or to the end of the object; the bytes skipped.
+    fn skip_line(&mut self) -> Result<u64> {
+        let mut skipped = 0;
+        loop {
+            let data = &self.buffer[self.taken..self.filled];
+            let found = memchr::memchr(b'\n', data);
+            let bytes = found.map_or(data.len(), |at| at + 1);
+            self.taken += bytes;
+            self.offset += bytes as u64;
+            skipped += bytes as u64;
+            if found.is_some() || self.ended {
+                return Ok(skipped);
+            }
+            self.fill()?;
+        }
+    }
+
+    fn skip_byte_order_mark(&mut self) -> Result<()> {
+        while self.filled < 3 && !self.ended {
+            self.fill()?;
+        }
+        if self.buffer[..self.filled].starts_with(b"\xEF\xBB\xBF") {
+            (self.taken, self.offset) = (3, 3);
+            // The line behind the mark is the one that starts at 0, however short the split.
+            self.end = self.end.max(4);
+        }
+        Ok(())
+    }
+
+    /// Moves what is left to the front and reads behind it, once.
+    fn fill(&mut self) -> Result<()> {
+        self.buffer.copy_within(self.taken..self.filled, 0);
+        self.filled -= self.taken;
+        self.taken = 0;
+        // Room for an over-long head in front of the rest is kept free.
+        let room = self.buffer.len() - LINE_BYTES_MAX;
+        let until = (self.filled + room).min(self.buffer.len());
+        let read = self.reader.read(&mut self.buffer[self.filled..until])?;
+        self.filled += read;
+        self.ended = read == 0;
+        Ok(())
+    }
+}
+
+/// How many bytes of `data` are whole lines.
+fn last_line_end(data: &[u8]) -> usize {
+    memchr::memrchr(b'\n', data).map_or(0, |at| at + 1)
+}
+
+/// Where the line that holds byte `at` ends.
+fn line_end(data: &[u8], at: usize) -> usize {
+    memchr::memchr(b'\n', &data[at..]).map_or(data.len(), |more| at + more + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The lines of all splits of `data`, as (offset, line length with its end).
+    fn lines(data: &[u8], cuts: &[u64], read_bytes: usize) -> Vec<(u64, u64)> {
+        let mut edges = vec![0, data.len() as u64];
+        edges.extend(cuts.iter().map(|c| c % (data.len() as u64 + 1)));
+        edges.sort_unstable();
+        let mut found = Vec::new();
+        for edge in edges.windows(2).filter(|w| w[0] < w[1]) {
+            let reader = &data[edge[0].saturating_sub(1) as usize..];
+            let mut scanner = Scanner::new(reader, edge[0], edge[1], read_bytes).unwrap();
+            while let Some(block) = scanner.next_block().unwrap() {
+                match block {
+                    Block::Overlong { offset, line_bytes, .. } => found.push((offset, line_bytes)),
+                    Block::Lines { mut offset, bytes } => {
+                        for line in bytes.split_inclusive(|&b| b == b'\n') {
+                            found.push((offset, line.len() as u64));
+                            offset += line.len() as u64;
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn told_slowly(data: &[u8]) -> Vec<(u64, u64)> {
+        let mut offset = if data.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
+        let mut found = Vec::new();
+        for line in data[offset as usize..].split_inclusive(|&b| b == b'\n') {
+            found.push((offset, line.len() as u64));
+            offset += line.len() as u64;
+        }
+        found
+    }
+
+    #[test]
+    fn a_line_of_many_buffers_is_skipped_and_its_neighbours_are_not() {
+        for long in [LINE_BYTES_MAX, LINE_BYTES_MAX + 1, 5 * LINE_BYTES_MAX, 3 * READ_BYTES] {
+            let mut data = b"before\n".to_vec();
+            data.resize(data.len() + long, b'x');
+            data.extend_from_slice(b"\nafter\nlast");
+            for cuts in [vec![], vec![3, 9, 5000, 70_000, 200_000], vec![long as u64 + 7, long as u64 + 8]] {
+                assert_eq!(lines(&data, &cuts, 4096), told_slowly(&data));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_cuts_give_the_same_lines(
+            data in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'x'), Just(0xEF)], 0..200),
+            mark in any::<bool>(),
+            cuts in proptest::collection::vec(any::<u64>(), 0..8),
+            read_bytes in 1usize..40,
+        ) {
+            let mut data = data;
+            if mark { data.splice(0..0, *b"\xEF\xBB\xBF"); }
+            prop_assert_eq!(lines(&data, &cuts, read_bytes), told_slowly(&data));
+        }
+    }
+}

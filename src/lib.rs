@@ -1,0 +1,6 @@
+//! pennymill: nightly spending pipelines.
+
+pub mod domain;
+pub mod error;
+pub mod kernel;
+pub mod limits;

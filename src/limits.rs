@@ -1,0 +1,66 @@
+//! Every bound of the program, in one place, asserted against each other.
+//!
+//! In: nothing. Out: constants. Invariant: the assertions below hold, or nothing compiles.
+
+use crate::domain::money::AMOUNT_CENTS_MAX;
+
+/// The longest line of a log, its end included. Longer ones are skipped without being held.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// How much of a log is read at once, into a buffer that is used again.
+pub const READ_BYTES: usize = 1024 * 1024;
+
+/// How much of a remote object one request asks for; large enough that latency is hidden,
+/// small enough for the client's 30 s body timeout.
+pub const REMOTE_REQUEST_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The share of a plain object that one worker maps.
+pub const SPLIT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Log objects of one run.
+pub const OBJECTS_MAX: usize = 1_000_000;
+
+/// Months of one job: what 12 bits of a movement can hold.
+pub const MONTHS_MAX: u32 = 4096;
+
+/// Partitions of the shuffle.
+pub const PARTITIONS_MAX: usize = 1024;
+
+/// Movements a partition should hold: with 16 bytes each they stay in a core's cache.
+pub const PARTITION_ROWS_TARGET: u64 = 128 * 1024;
+
+/// Movements in one chunk of a partition.
+pub const CHUNK_ROWS: usize = 512;
+
+/// Decompressed bytes per compressed byte, looked at after the first mebibyte.
+pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
+
+/// Raw bytes of rejects that one run holds.
+pub const REJECT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Distinct raw sellers that one worker remembers the category of.
+pub const SELLERS_REMEMBERED_MAX: usize = 1_000_000;
+
+/// Groups in one published part, and in one row group of it.
+pub const PART_GROUPS: usize = 1024 * 1024;
+pub const ROW_GROUP_ROWS: usize = 128 * 1024;
+
+/// Transactions in one published part.
+pub const PART_TRANSACTIONS: usize = 2 * 1024 * 1024;
+
+/// How often a run that lost the race for a version plans again.
+pub const COMMIT_ATTEMPTS_MAX: u32 = 5;
+
+/// A run older than this gives up before its commit, so that cleaning up can know it is dead.
+pub const RUN_SECONDS_MAX: u64 = 24 * 3600;
+
+const _: () = {
+    assert!(LINE_BYTES_MAX < READ_BYTES);
+    assert!((READ_BYTES as u64) < SPLIT_BYTES);
+    // A movement packs 12 bits of month, 8 of category and 44 of biased cents.
+    assert!(MONTHS_MAX == 1 << 12);
+    assert!(AMOUNT_CENTS_MAX < 1 << 43);
+    // The shares of one chunk cannot overflow an i64 before they are checked.
+    assert!(AMOUNT_CENTS_MAX.checked_mul(CHUNK_ROWS as i64).is_some());
+    assert!(PART_GROUPS.is_multiple_of(ROW_GROUP_ROWS));
+};
