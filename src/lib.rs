@@ -1,6 +1,26 @@
-//! pennymill: nightly spending pipelines.
+//! pennymill: raw transaction logs in, monthly spending per user and category out.
+//!
+//! The rooms in the order in which data flows; a file uses only what stands above it.
 
-pub mod domain;
 pub mod error;
-pub mod kernel;
+// A bound may rest on what a word means, and a word on nothing below.
+pub mod domain;
 pub mod limits;
+
+pub mod job;
+
+pub mod schema;
+pub mod store;
+
+pub mod input;
+
+pub mod kernel;
+
+pub mod engine;
+
+pub mod output;
+
+pub mod report;
+
+pub mod attempt;
+pub mod run;

@@ -5,6 +5,7 @@
 
 use super::category::{Categories, CategoryId, CategoryKind};
 use super::money::parse_amount_cents;
+use super::month::Month;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -112,6 +113,67 @@ pub fn millionths(share: f64) -> Option<i64> {
     ((0.0..=1.0).contains(&share) && exact).then_some(scaled.round() as i64)
 }
 
+/// A budget that a person has set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ManualBudget {
+    pub user_id: u64,
+    pub category: CategoryId,
+    /// From this month on, until a later one of the same user and category; none means always.
+    pub from_month: Option<Month>,
+    pub amount_cents: i64,
+}
+
+/// All that decides about budgets. Nothing is stored per user and category but what people set.
+#[derive(Clone, Debug, Default)]
+pub struct Budgets {
+    pub template: BudgetTemplate,
+    /// Monthly income in cents by user, sorted by user.
+    incomes: Vec<(u64, i64)>,
+    /// Sorted.
+    manual: Vec<ManualBudget>,
+}
+
+impl Budgets {
+    /// Errors when a user has two incomes, or two manual budgets for the same thing.
+    pub fn new(
+        template: BudgetTemplate,
+        mut incomes: Vec<(u64, i64)>,
+        mut manual: Vec<ManualBudget>,
+    ) -> Result<Budgets, &'static str> {
+        incomes.sort_unstable();
+        if incomes.windows(2).any(|w| w[0].0 == w[1].0) {
+            return Err("a user stands twice in the users table");
+        }
+        manual.sort_unstable();
+        let same = |a: &ManualBudget, b: &ManualBudget| {
+            (a.user_id, a.category, a.from_month) == (b.user_id, b.category, b.from_month)
+        };
+        if manual.windows(2).any(|w| same(&w[0], &w[1])) {
+            return Err("a budget of one user, category and from_month stands twice");
+        }
+        Ok(Budgets { template, incomes, manual })
+    }
+
+    /// The manual budget that holds in `month`, else the template's; none is not zero.
+    pub fn budget(&self, user_id: u64, category: CategoryId, month: Month) -> Option<Budget> {
+        let until = self.manual.partition_point(|b| {
+            (b.user_id, b.category, b.from_month) <= (user_id, category, Some(month))
+        });
+        let latest = until.checked_sub(1).map(|i| self.manual[i]);
+        if let Some(manual) = latest.filter(|b| (b.user_id, b.category) == (user_id, category)) {
+            return Some(Budget { amount_cents: manual.amount_cents, source: BudgetSource::Override });
+        }
+        let user = self.incomes.binary_search_by_key(&user_id, |income| income.0).ok()?;
+        let amount_cents = self.template.budget_cents(self.incomes[user].1, category)?;
+        Some(Budget { amount_cents, source: BudgetSource::Template })
+    }
+
+    /// Nobody has a budget.
+    pub fn is_empty(&self) -> bool {
+        self.manual.is_empty() && self.incomes.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +191,30 @@ mod tests {
         assert_eq!(budget(199_999), Some(20_000));
         assert_eq!(budget(200_000), Some(66_667));
         assert_eq!(template.budget_cents(200_000, categories.id("gas").unwrap()), None);
+    }
+
+    #[test]
+    fn the_latest_manual_budget_wins_over_the_template() {
+        let categories = Categories::builtin();
+        let gas = categories.id("gas").unwrap();
+        let month = |text: &str| text.parse::<Month>().unwrap();
+        let manual = |user_id, from: Option<&str>, amount_cents| ManualBudget {
+            user_id,
+            category: gas,
+            from_month: from.map(month),
+            amount_cents,
+        };
+        let template = "[[tier]]\nname='a'\nincome_from='0'\nshares={gas=0.1}";
+        let template = BudgetTemplate::parse(template, &categories).unwrap();
+        let set = vec![manual(1, Some("2025-03"), 0), manual(1, None, 500), manual(2, Some("2025-02"), 9)];
+        let budgets = Budgets::new(template, vec![(2, 1000), (1, 1000)], set).unwrap();
+        let budget = |user, at| budgets.budget(user, gas, month(at)).map(|b| (b.amount_cents, b.source.name()));
+        assert_eq!(budget(1, "2025-02"), Some((500, "override")));
+        assert_eq!(budget(1, "2025-03"), Some((0, "override")), "zero is a budget");
+        assert_eq!(budget(2, "2025-01"), Some((100, "template")));
+        assert_eq!(budget(2, "2025-02"), Some((9, "override")));
+        assert_eq!(budget(3, "2025-02"), None);
+        assert!(Budgets::new(BudgetTemplate::default(), vec![(1, 1), (1, 2)], vec![]).is_err());
     }
 
     #[test]

@@ -104,6 +104,18 @@ impl Categories {
     }
 }
 
+/// A person's own choice.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub user_id: u64,
+    pub seller: String,
+    pub category: CategoryId,
+    /// Later choices win over earlier ones; in microseconds since 1970.
+    pub set_at_micros: i64,
+    /// When set, the choice is for the transaction at this instant (microseconds) over these cents.
+    pub transaction: Option<(i64, i64)>,
+}
+
 /// Which layer decided a category, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CategorySource {

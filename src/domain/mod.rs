@@ -8,5 +8,6 @@ pub mod category;
 pub mod money;
 pub mod month;
 pub mod spend;
+pub mod timestamp;
 pub mod transaction;
 pub mod zone;

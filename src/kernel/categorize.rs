@@ -7,7 +7,7 @@
 //! name that disagree decide nothing.
 
 use super::normalize::normalize;
-use crate::domain::category::{CategoryId, CategorySource};
+use crate::domain::category::{CategoryId, CategorySource, Choice};
 use crate::domain::transaction::Transaction;
 use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
@@ -15,18 +15,6 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
-
-/// A person's own choice.
-#[derive(Clone, Debug)]
-pub struct Choice {
-    pub user_id: u64,
-    pub seller: String,
-    pub category: CategoryId,
-    /// Later choices win over earlier ones; in microseconds since 1970.
-    pub set_at_micros: i64,
-    /// When set, the choice is for the transaction at this instant (microseconds) over these cents.
-    pub transaction: Option<(i64, i64)>,
-}
 
 /// The compiled rules of a job.
 #[derive(Debug, Default)]

@@ -101,22 +101,22 @@ pub struct MapRules<'a> {
     pub only_month: Option<Month>,
 }
 
-/// One worker on one split.
-pub struct Mapper<'a, S, R> {
+/// One worker on one split. Memo and scatter buffers are the worker's, and outlive the split.
+pub struct Mapper<'w, 'a, S, R> {
     rules: &'a MapRules<'a>,
-    memo: &'a mut Memo<'a>,
-    scatter: Scatter<'a, S>,
+    memo: &'w mut Memo<'a>,
+    scatter: &'w mut Scatter<'a, S>,
     pub recorder: R,
     outcome: Outcome,
     /// Shares by month index, added to the outcome at the end.
     shares: Vec<MonthShare>,
 }
 
-impl<'a, S: ChunkSink, R: Recorder> Mapper<'a, S, R> {
+impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     pub fn new(
         rules: &'a MapRules<'a>,
-        memo: &'a mut Memo<'a>,
-        scatter: Scatter<'a, S>,
+        memo: &'w mut Memo<'a>,
+        scatter: &'w mut Scatter<'a, S>,
         recorder: R,
     ) -> Self {
         let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
@@ -193,9 +193,8 @@ impl<'a, S: ChunkSink, R: Recorder> Mapper<'a, S, R> {
         self.outcome.rejects.push(Reject { line, byte_offset, refusal, raw: raw.to_vec() });
     }
 
-    /// Hands over what is left, and the counts.
+    /// The counts, and what the recorder saw.
     pub fn finish(mut self) -> (Outcome, R) {
-        self.scatter.finish();
         let months = self.rules.zone.months().iter();
         let shares = months.zip(self.shares).filter(|(_, share)| share.rows > 0);
         self.outcome.by_month = shares.collect();

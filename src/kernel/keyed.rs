@@ -6,6 +6,7 @@
 
 use crate::domain::category::CategoryId;
 use crate::domain::month::Month;
+use crate::domain::spend::Spend;
 
 const PRIME: u64 = (1 << 61) - 1;
 
@@ -56,6 +57,41 @@ impl KeyedTotal {
     #[inline]
     pub fn plus(self, other: KeyedTotal) -> KeyedTotal {
         KeyedTotal((self.0 + other.0) % PRIME)
+    }
+}
+
+/// What a sorted stretch of one month's groups adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupTotals {
+    pub groups: u64,
+    pub users: u64,
+    pub transactions: u64,
+    pub net_cents: i128,
+    pub keyed: KeyedTotal,
+}
+
+impl GroupTotals {
+    /// Adds up groups that are sorted by user and begin with a user of their own.
+    pub fn of(key: Key, month: Month, groups: &[Spend]) -> GroupTotals {
+        let mut totals = GroupTotals { groups: groups.len() as u64, ..GroupTotals::default() };
+        totals.users = groups.chunk_by(|a, b| a.user_id == b.user_id).count() as u64;
+        for group in groups {
+            totals.transactions += group.transaction_count;
+            totals.net_cents += i128::from(group.amount_cents);
+            totals.keyed.add(key, group.user_id, month, group.category, group.amount_cents);
+        }
+        totals
+    }
+
+    /// The totals of two stretches that share no user.
+    pub fn plus(self, other: GroupTotals) -> GroupTotals {
+        GroupTotals {
+            groups: self.groups + other.groups,
+            users: self.users + other.users,
+            transactions: self.transactions + other.transactions,
+            net_cents: self.net_cents + other.net_cents,
+            keyed: self.keyed.plus(other.keyed),
+        }
     }
 }
 

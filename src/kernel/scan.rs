@@ -17,6 +17,15 @@ pub enum Block<'a> {
     Overlong { offset: u64, line_bytes: u64, head: &'a [u8] },
 }
 
+impl Block<'_> {
+    pub fn line_bytes(&self) -> u64 {
+        match self {
+            Block::Lines { bytes, .. } => bytes.len() as u64,
+            Block::Overlong { line_bytes, .. } => *line_bytes,
+        }
+    }
+}
+
 /// Cuts what a reader gives into blocks.
 pub struct Scanner<R> {
     reader: R,
@@ -49,16 +58,6 @@ impl<R: Read> Scanner<R> {
             _ => drop(scanner.skip_line()?),
         }
         Ok(scanner)
-    }
-
-    /// The reader, for what it counted.
-    pub fn reader(&self) -> &R {
-        &self.reader
-    }
-
-    /// Where the next line starts.
-    pub fn offset(&self) -> u64 {
-        self.offset
     }
 
     /// The next block; none when the split is at its end.

@@ -1,0 +1,472 @@
+//! One attempt of a run: read, add up, write, verify, commit.
+//!
+//! In: a head, the objects to count or the month to rebuild. Out: the next version, or the news
+//! that another run took it. Invariant: opening + parsed = closing as read back, in rows, in
+//! cents and by the keyed total, or nothing is committed.
+
+use crate::domain::alert::{Alert, AlertLevel};
+use crate::domain::month::Month;
+use crate::engine::local::{Mapped, Tuning, map};
+use crate::engine::reduce::{Reduced, reduce};
+use crate::engine::settle::{Verdict, settle};
+use crate::error::{Error, Kind, Result};
+use crate::input::ledger::{Entry, Ledger, MonthEntry, Status};
+use crate::input::plan::{Held, LogObject};
+use crate::input::published::{OpeningMonth, PartFile};
+use crate::input::reference::{Reference, zone};
+use crate::job::spec::{AsOf, Spec};
+use crate::kernel::categorize::Categorizer;
+use crate::kernel::fused::{MapRules, Outcome};
+use crate::kernel::keyed::{GroupTotals, Key};
+use crate::limits::RUN_SECONDS_MAX;
+use crate::output::alerts::{not_yet_emitted, to_ndjson, to_parquet};
+use crate::output::commit;
+use crate::output::lake::{BUDGET_ALERTS, Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::output::manifest::{FileRecord, InputRecord, Manifest, MonthRecord, PartRecord};
+use crate::output::monthly::{AlertRule, MonthPart, PartCutter, PartQueue, PartWriter, QueueState};
+use crate::output::part::{self, WrittenPart, sha256};
+use crate::output::rejects;
+use crate::output::transactions::TransactionWriter;
+use crate::report::{AlertCounts, Report, RunOutcome};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// What an attempt is to do.
+pub enum Wish<'a> {
+    /// Count these objects; some may have to be held once they are read.
+    Count(&'a [LogObject]),
+    /// Recompute a month from the objects that were counted for it.
+    Rebuild(Month, &'a [LogObject]),
+}
+
+impl Wish<'_> {
+    fn objects(&self) -> &[LogObject] {
+        match self {
+            Wish::Count(objects) | Wish::Rebuild(_, objects) => objects,
+        }
+    }
+
+    fn rebuilt_month(&self) -> Option<Month> {
+        match self {
+            Wish::Count(_) => None,
+            Wish::Rebuild(month, _) => Some(*month),
+        }
+    }
+}
+
+/// What became of an attempt.
+pub enum Ended {
+    Published,
+    /// Everything that was new is held.
+    AllHeld,
+    /// Another run took the version.
+    Lost,
+}
+
+pub struct Attempt<'a> {
+    pub spec: &'a Spec,
+    pub lake: &'a Lake,
+    pub head: &'a Head,
+    pub reference: &'a Reference,
+    pub tuning: Tuning,
+    pub started: Instant,
+    /// Held before anything was read.
+    pub held: &'a [Held],
+    /// Entries whose object was touched but says the same.
+    pub refreshed: &'a Ledger,
+    pub on_bytes: &'a (dyn Fn(u64) + Sync),
+}
+
+/// Everything that was read, and judged.
+struct Read {
+    run_id: String,
+    kept: Vec<(LogObject, Outcome)>,
+    held: Vec<(LogObject, Outcome, String)>,
+    mapped: Mapped,
+    sum: Outcome,
+    transactions: Vec<(Month, WrittenPart)>,
+}
+
+/// What was written for the touched months, as read back.
+struct Closing {
+    parts: Vec<MonthPart>,
+    replaced: Vec<PartFile>,
+    reduced: Reduced,
+    alerts: Vec<Alert>,
+    as_of: Option<Month>,
+}
+
+impl Attempt<'_> {
+    /// The whole attempt. Fills in the report as it goes.
+    pub fn run(&self, wish: &Wish, report: &mut Report) -> Result<Ended> {
+        let zone = zone(self.spec);
+        let rules = MapRules { zone: &zone, key: Key::random(), only_month: wish.rebuilt_month() };
+        let since = Instant::now();
+        let read = self.read(wish, &rules)?;
+        report.seconds.map += since.elapsed().as_secs_f64();
+        report.hold(&self.all_held(&read));
+        if read.kept.is_empty() {
+            report.outcome = RunOutcome::Held;
+            return Ok(Ended::AllHeld);
+        }
+        let since = Instant::now();
+        let closing = self.close(wish, &read, &rules)?;
+        self.verify(&read, &closing)?;
+        report.seconds.reduce += since.elapsed().as_secs_f64();
+        let since = Instant::now();
+        let manifest = self.write_records(wish, &read, &closing)?;
+        let committed = self.commit(&closing, &manifest)?;
+        report.seconds.publish += since.elapsed().as_secs_f64();
+        let commit::Outcome::Committed { version } = committed else { return Ok(Ended::Lost) };
+        fill(report, &read, &closing, manifest, version);
+        Ok(Ended::Published)
+    }
+
+    /// Reads all objects; where some have to be held, reads again without them, so that nothing
+    /// of them is in the sums.
+    fn read(&self, wish: &Wish, rules: &MapRules) -> Result<Read> {
+        let mut categorizer = Categorizer::new(self.reference.categories.uncategorized());
+        self.reference.sellers.iter().for_each(|(seller, category)| categorizer.add_seller(seller, *category));
+        self.reference.choices.iter().for_each(|choice| categorizer.add_choice(choice.clone()));
+        let mut objects = wish.objects().to_vec();
+        let mut held = Vec::new();
+        loop {
+            let run_id = uuid::Uuid::now_v7().to_string();
+            let (mapped, transactions) = self.map(&run_id, &objects, rules, &categorizer)?;
+            let verdicts = match wish {
+                Wish::Count(_) => self.judge(&objects, &mapped),
+                Wish::Rebuild(month, _) => self.hold_to_ledger(*month, &objects, &mapped)?,
+            };
+            let outcomes = mapped.outcomes.iter().map(|o| o.clone().unwrap_or_default());
+            let judged = objects.into_iter().zip(outcomes).zip(verdicts);
+            let (mut kept, mut none_new) = (Vec::new(), true);
+            for ((object, outcome), verdict) in judged {
+                match verdict {
+                    Verdict::Kept => kept.push((object, outcome)),
+                    Verdict::Held(reason) => {
+                        held.push((object, outcome, reason));
+                        none_new = false;
+                    }
+                }
+            }
+            if none_new || kept.is_empty() {
+                let mut sum = Outcome::default();
+                kept.iter().for_each(|(_, outcome)| sum.append(Outcome { rejects: Vec::new(), ..outcome.clone() }));
+                return Ok(Read { run_id, kept, held, mapped, sum, transactions });
+            }
+            objects = kept.into_iter().map(|(object, _)| object).collect();
+        }
+    }
+
+    fn map(
+        &self,
+        run_id: &str,
+        objects: &[LogObject],
+        rules: &MapRules,
+        categorizer: &Categorizer,
+    ) -> Result<(Mapped, Vec<(Month, WrittenPart)>)> {
+        if !self.spec.output.transactions {
+            return Ok((map(objects, rules, categorizer, &self.tuning, &(), self.on_bytes)?, Vec::new()));
+        }
+        let writer = TransactionWriter {
+            table: self.lake.place.child(TRANSACTIONS),
+            run_id,
+            categories: &self.reference.categories,
+            objects,
+            state: Mutex::default(),
+        };
+        let mapped = map(objects, rules, categorizer, &self.tuning, &writer, self.on_bytes)?;
+        let recorded = mapped.outcomes.iter().flatten().map(|o| o.by_source.iter().sum::<u64>()).sum();
+        // An archive that breaks off was recorded up to there; it will be held, and read no more.
+        let parts = if mapped.outcomes.iter().all(Result::is_ok) { writer.close(recorded)? } else { Vec::new() };
+        Ok((mapped, parts))
+    }
+
+    fn judge(&self, objects: &[LogObject], mapped: &Mapped) -> Vec<Verdict> {
+        let limit = self.spec.limits.rejects_max_ratio.0;
+        settle(objects, &mapped.outcomes, &self.head.ledger, limit)
+    }
+
+    /// A rebuild reads what was counted, all of it and nothing else.
+    fn hold_to_ledger(&self, month: Month, objects: &[LogObject], mapped: &Mapped) -> Result<Vec<Verdict>> {
+        for (object, outcome) in objects.iter().zip(&mapped.outcomes) {
+            let refuse = |what: &str| Error::new(Kind::InputRefused, what.to_string()).at(&object.name);
+            let outcome = outcome.as_ref().map_err(|damage| refuse(damage))?;
+            let entry = &self.head.ledger.entries[&object.name];
+            if outcome.content.to_string() != entry.content_hash {
+                return Err(refuse("its content is not what was counted").advise("restore the object as it was"));
+            }
+            let share = outcome.by_month.get(&month).copied().unwrap_or_default();
+            let counted = entry.months.iter().find(|m| m.month == month);
+            if counted.map(|m| (m.rows, m.net_cents)) != Some((share.rows, share.net_cents)) {
+                let error = refuse("its rows of the month are not those that were counted");
+                return Err(error.advise("use the months and the time zone it was counted with"));
+            }
+        }
+        Ok(vec![Verdict::Kept; objects.len()])
+    }
+
+    fn all_held(&self, read: &Read) -> Vec<Held> {
+        let now = read.held.iter().map(|(o, _, reason)| Held { name: o.name.clone(), reason: reason.clone() });
+        let mut held: Vec<Held> = self.held.iter().cloned().chain(now).collect();
+        held.sort_by(|a, b| a.name.cmp(&b.name));
+        held
+    }
+
+    /// Reduces into the parts of the touched months.
+    fn close(&self, wish: &Wish, read: &Read, rules: &MapRules) -> Result<Closing> {
+        let touched: Vec<Month> = match wish {
+            Wish::Count(_) => read.sum.by_month.keys().copied().collect(),
+            Wish::Rebuild(month, _) => vec![*month],
+        };
+        let replaced: Vec<PartFile> = touched.iter().flat_map(|month| self.head.parts_of(*month)).collect();
+        let mut openings: Vec<OpeningMonth> = touched.iter().map(|m| self.opening(wish, *m)).collect();
+        let as_of = self.alert_month(wish, &touched);
+        let emitted = as_of.map_or(Ok(Default::default()), |month| self.lake.emitted_alerts(month))?;
+        let writer = PartWriter {
+            table: self.lake.place.child(MONTHLY_SPENDING),
+            run_id: &read.run_id,
+            categories: &self.reference.categories,
+            key: rules.key,
+            alert_rule: as_of.map(|month| AlertRule {
+                month,
+                budgets: &self.reference.budgets,
+                approaching_millionths: self.spec.alerts.approaching.0,
+            }),
+        };
+        let (reduced, mut parts) = self.reduce_and_write(read, &mut openings, rules, &writer)?;
+        let alerts = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.alerts)).collect();
+        let alerts = not_yet_emitted(alerts, &emitted);
+        Ok(Closing { parts, replaced, reduced, alerts, as_of })
+    }
+
+    /// A month as it is published; a month that is rebuilt starts from nothing.
+    fn opening(&self, wish: &Wish, month: Month) -> OpeningMonth {
+        let table = self.lake.place.child(MONTHLY_SPENDING);
+        let parts = match wish {
+            Wish::Count(_) => self.head.parts_of(month),
+            Wish::Rebuild(..) => Vec::new(),
+        };
+        OpeningMonth::new(month, parts.iter().map(|part| table.child(&part.path)).collect())
+    }
+
+    /// Alerts are for one month, only when it is touched, and never from a rebuild.
+    fn alert_month(&self, wish: &Wish, touched: &[Month]) -> Option<Month> {
+        let as_of = match self.spec.alerts.as_of.0 {
+            AsOf::Month(month) => Some(month),
+            AsOf::Latest => touched.iter().copied().max().max(self.head.last_month()),
+        };
+        let wanted = wish.rebuilt_month().is_none() && !self.reference.budgets.is_empty();
+        as_of.filter(|month| wanted && touched.contains(month))
+    }
+
+    fn reduce_and_write(
+        &self,
+        read: &Read,
+        openings: &mut [OpeningMonth],
+        rules: &MapRules,
+        writer: &PartWriter,
+    ) -> Result<(Reduced, Vec<MonthPart>)> {
+        let (state, mut cutter) = (QueueState::default(), PartCutter::default());
+        let months = rules.zone.months();
+        let pool = self.tuning.pool()?;
+        let reduced = pool.in_place_scope(|scope| {
+            let queue = PartQueue::new(scope, writer, &state, pool.current_num_threads());
+            let mut write = |month, groups| {
+                cutter.add(month, groups).into_iter().for_each(|part| queue.push(part));
+                Ok(())
+            };
+            let categories = &self.reference.categories;
+            let reduced =
+                reduce(&read.mapped, openings, months, categories, rules.key, &self.tuning, &mut write);
+            cutter.finish().into_iter().for_each(|part| queue.push(part));
+            reduced
+        })?;
+        Ok((reduced, state.finish()?))
+    }
+
+    /// The checks that stand between what was written and its commit.
+    fn verify(&self, read: &Read, closing: &Closing) -> Result<()> {
+        let (sum, reduced) = (&read.sum, &closing.reduced);
+        let counted: u64 = sum.by_source.iter().sum();
+        let closed = closing.parts.iter().fold(GroupTotals::default(), |sum, part| sum.plus(part.totals));
+        let checks = [
+            ("rows parsed and reduced", reduced.rows == counted),
+            ("positive cents parsed and reduced", reduced.positive_cents == sum.positive_cents),
+            ("negative cents parsed and reduced", reduced.negative_cents == sum.negative_cents),
+            ("transactions", closed.transactions == reduced.opening.transactions + counted),
+            ("cents", closed.net_cents == reduced.opening.net_cents + sum.net_cents()),
+            ("the keyed total", closed.keyed == reduced.opening.keyed.plus(sum.keyed)),
+        ];
+        match checks.iter().find(|(_, holds)| !holds) {
+            Some((name, _)) => Err(Error::invariant(format!("opening + movements is not closing: {name}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes alerts, rejects and the ledger; what the manifest says of them.
+    fn write_records(&self, wish: &Wish, read: &Read, closing: &Closing) -> Result<Manifest> {
+        let run_id = &read.run_id;
+        let ledger = self.next_ledger(wish, read)?;
+        let rejects: Vec<(&str, &[_])> =
+            read.kept.iter().map(|(object, outcome)| (object.name.as_str(), &outcome.rejects[..])).collect();
+        let rejected: u64 = rejects.iter().map(|(_, rejects)| rejects.len() as u64).sum();
+        let publish_rejects = rejected > 0 && wish.rebuilt_month().is_none();
+        let alerts = closing.alerts.len() as u64;
+        let record = |name: &str, bytes: Bytes, rows: u64| self.write_record(run_id, name, bytes, rows);
+        let spec = serde_json::to_vec(self.spec).map_err(|e| Error::invariant(e.to_string()))?;
+        let months = months(&closing.parts);
+        Ok(Manifest {
+            run_id: run_id.clone(),
+            job: self.spec.name.clone(),
+            job_sha256: sha256(&spec),
+            opening_version: self.head.table.version(),
+            rebuilt_month: wish.rebuilt_month().map(|month| month.to_string()),
+            inputs: inputs(read),
+            months,
+            monthly_spending: closing.parts.iter().map(|p| PartRecord::new(p.month, &p.written)).collect(),
+            budget_alerts: self.write_alert_part(run_id, closing)?,
+            transactions: read.transactions.iter().map(|(m, part)| PartRecord::new(*m, part)).collect(),
+            ledger: record("ledger.parquet", ledger.to_parquet()?, ledger.entries.len() as u64)?,
+            rejects: match publish_rejects {
+                true => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
+                false => None,
+            },
+            alerts: match alerts {
+                0 => None,
+                _ => Some(record("alerts.ndjson", to_ndjson(&closing.alerts, run_id), alerts)?),
+            },
+        })
+    }
+
+    fn write_record(&self, run_id: &str, name: &str, bytes: Bytes, rows: u64) -> Result<FileRecord> {
+        let path = format!("_runs/{run_id}/{name}");
+        let (place, checksum, size_bytes) = (self.lake.place.child(&path), sha256(&bytes), bytes.len() as u64);
+        place.create(bytes)?;
+        match sha256(&place.read()?) == checksum {
+            true => Ok(FileRecord { path, size_bytes, rows, sha256: checksum }),
+            false => Err(Error::invariant("an object reads back with other bytes").at(&place.shown)),
+        }
+    }
+
+    fn write_alert_part(&self, run_id: &str, closing: &Closing) -> Result<Vec<PartRecord>> {
+        let (Some(month), false) = (closing.as_of, closing.alerts.is_empty()) else { return Ok(Vec::new()) };
+        let table = self.lake.place.child(BUDGET_ALERTS);
+        let path = format!("month={month}-01/part-{run_id}.parquet");
+        let bytes = to_parquet(&closing.alerts, run_id)?;
+        let written = part::write(&table, &path, bytes, closing.alerts.len() as u64)?;
+        part::read_back(&table.child(&path), &written)?;
+        Ok(vec![PartRecord::new(month, &written)])
+    }
+
+    /// Old + added = new. A rebuild adds nothing.
+    fn next_ledger(&self, wish: &Wish, read: &Read) -> Result<Ledger> {
+        let mut next = self.head.ledger.clone();
+        next.entries.extend(self.refreshed.entries.clone());
+        if wish.rebuilt_month().is_some() {
+            return Ok(next);
+        }
+        for (object, outcome) in &read.kept {
+            if next.is_counted(&object.name) {
+                return Err(Error::invariant("an object is counted twice").at(&object.name));
+            }
+            next.entries.insert(object.name.clone(), entry(object, outcome, &read.run_id, Status::Counted));
+        }
+        for (object, outcome, reason) in &read.held {
+            let held = entry(object, outcome, &read.run_id, Status::Held(reason.clone()));
+            next.entries.insert(object.name.clone(), held);
+        }
+        let mut contents = BTreeMap::new();
+        for (name, entry) in next.counted().filter(|(_, entry)| entry.rows_read > 0) {
+            if contents.insert(&entry.content_hash, name).is_some() {
+                return Err(Error::invariant("a content is counted twice").at(name));
+            }
+        }
+        Ok(next)
+    }
+
+    fn commit(&self, closing: &Closing, manifest: &Manifest) -> Result<commit::Outcome> {
+        if self.started.elapsed().as_secs() > RUN_SECONDS_MAX {
+            let error = Error::new(Kind::Temporary, "the run is older than a day and gave up before its commit");
+            return Err(error.advise("run again"));
+        }
+        self.lake.commit(self.head, &closing.replaced, manifest)
+    }
+}
+
+fn entry(object: &LogObject, outcome: &Outcome, run_id: &str, status: Status) -> Entry {
+    let month = |(month, share): (&Month, &crate::kernel::fused::MonthShare)| MonthEntry {
+        month: *month,
+        rows: share.rows,
+        net_cents: share.net_cents,
+    };
+    // Of an object that cannot be read to its end nothing is known.
+    let damaged = outcome.lines == 0 && object.size_bytes > 0;
+    Entry {
+        etag: object.version.clone(),
+        size_bytes: object.size_bytes,
+        content_hash: if damaged { String::new() } else { outcome.content.to_string() },
+        status,
+        run_id: run_id.to_string(),
+        rows_read: outcome.lines,
+        rows_accepted: outcome.accepted,
+        rows_rejected: outcome.rejected_rows(),
+        rows_blank: outcome.blank,
+        positive_cents: outcome.positive_cents,
+        negative_cents: outcome.negative_cents,
+        months: outcome.by_month.iter().map(month).collect(),
+    }
+}
+
+fn inputs(read: &Read) -> Vec<InputRecord> {
+    let record = |object: &LogObject, outcome: &Outcome, reason: Option<&String>| InputRecord {
+        source_object: object.name.clone(),
+        status: if reason.is_some() { "held" } else { "counted" }.to_string(),
+        reason: reason.cloned(),
+        etag: object.version.clone(),
+        size_bytes: object.size_bytes,
+        content_hash: outcome.content.to_string(),
+        rows_accepted: outcome.accepted,
+        rows_rejected: outcome.rejected_rows(),
+        rows_blank: outcome.blank,
+        positive_cents: outcome.positive_cents.to_string(),
+        negative_cents: outcome.negative_cents.to_string(),
+    };
+    let kept = read.kept.iter().map(|(object, outcome)| record(object, outcome, None));
+    let held = read.held.iter().map(|(object, outcome, reason)| record(object, outcome, Some(reason)));
+    kept.chain(held).collect()
+}
+
+/// The totals of each month over its parts, which share no user.
+fn months(parts: &[MonthPart]) -> Vec<MonthRecord> {
+    let mut months: BTreeMap<Month, GroupTotals> = BTreeMap::new();
+    for part in parts {
+        let totals = months.entry(part.month).or_default();
+        *totals = totals.plus(part.totals);
+    }
+    let record = |(month, totals): (Month, GroupTotals)| MonthRecord {
+        month: month.to_string(),
+        rows: totals.transactions,
+        users: totals.users,
+        groups: totals.groups,
+        net_cents: i64::try_from(totals.net_cents).unwrap_or(i64::MAX),
+    };
+    months.into_iter().map(record).collect()
+}
+
+fn fill(report: &mut Report, read: &Read, closing: &Closing, manifest: Manifest, version: u64) {
+    report.run_id = read.run_id.clone();
+    report.outcome = RunOutcome::Published;
+    report.count(&read.sum);
+    report.inputs.new = read.kept.len() as u64;
+    report.inputs.bytes = read.kept.iter().map(|(object, _)| object.size_bytes).sum();
+    report.months = manifest.months;
+    let of = |level| closing.alerts.iter().filter(|alert| alert.level == level).count() as u64;
+    report.alerts =
+        AlertCounts { approaching: of(AlertLevel::Approaching), exceeded: of(AlertLevel::Exceeded) };
+    report.alerts_as_of = closing.as_of.map(|month| month.to_string());
+    report.spilled_bytes = read.mapped.shuffle.spilled_bytes();
+    report.table_version = version;
+}

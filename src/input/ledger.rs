@@ -1,0 +1,221 @@
+//! The ledger: every input that was ever counted or held, with what it came to.
+//!
+//! In: the ledger of the newest commit, and the entries of this run. Out: the next ledger, as
+//! Parquet. Invariant: old + added = new; no object and no content is counted twice.
+
+use crate::domain::month::Month;
+use crate::error::{Error, Result};
+use crate::schema;
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Builder, Int64Builder, RecordBatch, StringBuilder};
+use arrow::datatypes::{Decimal128Type, Int64Type};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    Counted,
+    /// Nothing of it is counted, for this reason.
+    Held(String),
+}
+
+/// Accepted rows of one month of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MonthEntry {
+    pub month: Month,
+    pub rows: u64,
+    pub net_cents: i128,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub etag: String,
+    pub size_bytes: u64,
+    /// What it says, as [`crate::kernel::content::Content`] prints it.
+    pub content_hash: String,
+    pub status: Status,
+    /// The run that counted or held it.
+    pub run_id: String,
+    pub rows_read: u64,
+    pub rows_accepted: u64,
+    pub rows_rejected: u64,
+    pub rows_blank: u64,
+    pub positive_cents: i128,
+    pub negative_cents: i128,
+    pub months: Vec<MonthEntry>,
+}
+
+/// Entries by the name of their object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    pub entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MonthText {
+    month: String,
+    rows: u64,
+    net_cents: i64,
+}
+
+impl Ledger {
+    /// The object that was counted with this content, if there is one.
+    pub fn counted_with(&self, content_hash: &str) -> Option<&str> {
+        let counted = |entry: &Entry| entry.status == Status::Counted && entry.content_hash == content_hash;
+        self.entries.iter().find(|(_, entry)| counted(entry)).map(|(name, _)| name.as_str())
+    }
+
+    pub fn is_counted(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.status == Status::Counted)
+    }
+
+    pub fn counted(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.entries.iter().filter(|(_, entry)| entry.status == Status::Counted)
+    }
+
+    pub fn to_parquet(&self) -> Result<Bytes> {
+        let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("the ledger cannot be written: {e}"));
+        let schema = schema::ledger();
+        let columns = self.columns().map_err(|e| broken(&e))?;
+        let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| broken(&e))?;
+        let properties = schema::writer_properties(&[]);
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(|e| broken(&e))?;
+        writer.write(&batch).map_err(|e| broken(&e))?;
+        writer.close().map_err(|e| broken(&e))?;
+        Ok(bytes.into())
+    }
+
+    fn columns(&self) -> Result<Vec<ArrayRef>> {
+        let text = |value: fn(&String, &Entry) -> Option<String>| -> ArrayRef {
+            let mut builder = StringBuilder::new();
+            self.entries.iter().for_each(|(name, entry)| builder.append_option(value(name, entry)));
+            Arc::new(builder.finish())
+        };
+        let number = |value: fn(&Entry) -> u64| -> ArrayRef {
+            let mut builder = Int64Builder::new();
+            self.entries.values().for_each(|entry| builder.append_value(value(entry) as i64));
+            Arc::new(builder.finish())
+        };
+        let cents = |value: fn(&Entry) -> i128| -> ArrayRef {
+            let mut builder = Decimal128Builder::new().with_data_type(schema::TOTAL);
+            self.entries.values().for_each(|entry| builder.append_value(value(entry)));
+            Arc::new(builder.finish())
+        };
+        Ok(vec![
+            text(|name, _| Some(name.clone())),
+            text(|_, entry| Some(entry.etag.clone())),
+            number(|entry| entry.size_bytes),
+            text(|_, entry| Some(entry.content_hash.clone())),
+            text(|_, entry| Some(if entry.status == Status::Counted { "counted" } else { "held" }.into())),
+            text(|_, entry| match &entry.status {
+                Status::Counted => None,
+                Status::Held(reason) => Some(reason.clone()),
+            }),
+            text(|_, entry| Some(entry.run_id.clone())),
+            number(|entry| entry.rows_read),
+            number(|entry| entry.rows_accepted),
+            number(|entry| entry.rows_rejected),
+            number(|entry| entry.rows_blank),
+            cents(|entry| entry.positive_cents),
+            cents(|entry| entry.negative_cents),
+            text(|_, entry| Some(months_to_text(&entry.months))),
+        ])
+    }
+
+    pub fn from_parquet(bytes: Bytes) -> Result<Ledger> {
+        let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("the ledger cannot be read: {e}"));
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
+        let mut entries = BTreeMap::new();
+        for batch in builder.build().map_err(|e| broken(&e))? {
+            let batch = batch.map_err(|e| broken(&e))?;
+            for row in 0..batch.num_rows() {
+                let (name, entry) = entry_at(&batch, row).ok_or_else(|| broken(&"its columns are not ours"))?;
+                entries.insert(name, entry);
+            }
+        }
+        Ok(Ledger { entries })
+    }
+}
+
+fn entry_at(batch: &RecordBatch, row: usize) -> Option<(String, Entry)> {
+    let text = |name: &str| -> Option<Option<String>> {
+        let column = batch.column_by_name(name)?.as_string_opt::<i32>()?;
+        Some(column.is_valid(row).then(|| column.value(row).to_string()))
+    };
+    let number = |name: &str| -> Option<u64> {
+        let column = batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?;
+        u64::try_from(column.value(row)).ok()
+    };
+    let cents = |name: &str| -> Option<i128> {
+        Some(batch.column_by_name(name)?.as_primitive_opt::<Decimal128Type>()?.value(row))
+    };
+    let status = match text("status")??.as_str() {
+        "counted" => Status::Counted,
+        _ => Status::Held(text("status_reason")??),
+    };
+    let entry = Entry {
+        etag: text("etag")??,
+        size_bytes: number("size_bytes")?,
+        content_hash: text("content_hash")??,
+        status,
+        run_id: text("run_id")??,
+        rows_read: number("rows_read")?,
+        rows_accepted: number("rows_accepted")?,
+        rows_rejected: number("rows_rejected")?,
+        rows_blank: number("rows_blank")?,
+        positive_cents: cents("positive")?,
+        negative_cents: cents("negative")?,
+        months: months_from_text(&text("months")??)?,
+    };
+    Some((text("source_object")??, entry))
+}
+
+fn months_to_text(months: &[MonthEntry]) -> String {
+    let text = |m: &MonthEntry| MonthText {
+        month: m.month.to_string(),
+        rows: m.rows,
+        net_cents: i64::try_from(m.net_cents).expect("an object's cents of a month fit DECIMAL(18,2)"),
+    };
+    let texts: Vec<MonthText> = months.iter().map(text).collect();
+    serde_json::to_string(&texts).expect("text and numbers are JSON")
+}
+
+fn months_from_text(text: &str) -> Option<Vec<MonthEntry>> {
+    let texts: Vec<MonthText> = serde_json::from_str(text).ok()?;
+    let entry = |m: MonthText| {
+        Some(MonthEntry { month: m.month.parse().ok()?, rows: m.rows, net_cents: i128::from(m.net_cents) })
+    };
+    texts.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_survives_parquet() {
+        let entry = Entry {
+            etag: "1-2".into(),
+            size_bytes: 17,
+            content_hash: "ab".into(),
+            status: Status::Counted,
+            run_id: "run".into(),
+            rows_read: 4,
+            rows_accepted: 2,
+            rows_rejected: 1,
+            rows_blank: 1,
+            positive_cents: 1 << 80,
+            negative_cents: -5,
+            months: vec![MonthEntry { month: "2025-01".parse().unwrap(), rows: 2, net_cents: -7 }],
+        };
+        let held = Entry { status: Status::Held("why".into()), months: vec![], ..entry.clone() };
+        let entries = BTreeMap::from([("a.tsv".to_string(), entry), ("b.tsv".to_string(), held)]);
+        let ledger = Ledger { entries };
+        assert_eq!(Ledger::from_parquet(ledger.to_parquet().unwrap()).unwrap(), ledger);
+        assert_eq!(ledger.counted_with("ab"), Some("a.tsv"));
+    }
+}

@@ -1,0 +1,11 @@
+//! Bytes in: what there is to read, what of it is new, and how it is read.
+//!
+//! In: a job and a lake's head. Out: reference tables, a plan, readers.
+//! Invariant: nothing here writes.
+
+pub mod fetch;
+pub mod ledger;
+pub mod plan;
+pub mod published;
+pub mod reference;
+pub mod table_rows;

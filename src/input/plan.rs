@@ -1,0 +1,182 @@
+//! From the wish to the work: which objects are new, which are known, which are held.
+//!
+//! In: the listing of the job's logs, and the ledger. Out: a [`Plan`].
+//! Invariant: every listed object is new, known, held or set aside by its name; objects come in
+//! the order of their names, so nothing depends on the order of a listing.
+
+use super::fetch::Compression;
+use super::ledger::{Ledger, Status};
+use crate::error::{Error, Kind, Result};
+use crate::limits::OBJECTS_MAX;
+use crate::store::Place;
+use object_store::ObjectMeta;
+
+/// A log object as it stood when the run was planned.
+#[derive(Clone, Debug)]
+pub struct LogObject {
+    /// As the job names its prefix, and below it: the object's name in the ledger and in reports.
+    pub name: String,
+    pub place: Place,
+    /// The etag that reads are conditional on; some stores have none.
+    pub etag: Option<String>,
+    /// The etag that the ledger remembers.
+    pub version: String,
+    pub size_bytes: u64,
+    pub compression: Compression,
+}
+
+impl LogObject {
+    fn new(name: String, place: Place, meta: &ObjectMeta) -> LogObject {
+        let compression = Compression::of(&name);
+        let version = LogObject::etag_of(meta);
+        LogObject { name, place, etag: meta.e_tag.clone(), version, size_bytes: meta.size, compression }
+    }
+
+    /// The etag, or the time of the last change for stores without etags.
+    pub fn etag_of(meta: &ObjectMeta) -> String {
+        meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339())
+    }
+
+}
+
+/// An object of which nothing is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub name: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// All objects of the listing that are logs.
+    pub listed: usize,
+    /// Not in the ledger: to be read.
+    pub new: Vec<LogObject>,
+    /// In the ledger under another etag but with the same size: counted, if they say the same.
+    pub touched: Vec<LogObject>,
+    pub held: Vec<Held>,
+    /// Names that no log has: they begin with `_` or `.`.
+    pub set_aside: Vec<String>,
+}
+
+/// Lists the job's logs: all objects below a prefix, or the one object of that name.
+/// Errors: nothing is there.
+pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
+    let root = Place::open(logs)?;
+    let missing = || {
+        let error = Error::new(Kind::NotFound, "there are no logs").at(&root.shown);
+        error.advise("check `input.logs` of the job")
+    };
+    if !logs.ends_with('/')
+        && let Some(meta) = root.head()?
+    {
+        return Ok((vec![LogObject::new(root.shown.clone(), root, &meta)], Vec::new()));
+    }
+    let listed = root.list().map_err(|e| if e.kind == Kind::NotFound { missing() } else { e })?;
+    let prefix = root.path.as_ref().to_string();
+    let (mut objects, mut set_aside) = (Vec::new(), Vec::new());
+    for meta in &listed {
+        let below = meta.location.as_ref().strip_prefix(&prefix).unwrap_or(meta.location.as_ref());
+        let below = below.trim_start_matches('/');
+        let name = format!("{}/{below}", root.shown.trim_end_matches('/'));
+        match below.split('/').any(|segment| segment.starts_with(['_', '.'])) {
+            true => set_aside.push(name),
+            false => {
+                let place = Place { path: meta.location.clone(), shown: name.clone(), ..root.clone() };
+                objects.push(LogObject::new(name, place, meta));
+            }
+        }
+    }
+    if objects.is_empty() {
+        return Err(missing());
+    }
+    if objects.len() > OBJECTS_MAX {
+        return Err(Error::unfit(format!("{} objects; the most is {OBJECTS_MAX}", objects.len())).at(&root.shown));
+    }
+    Ok((objects, set_aside))
+}
+
+impl Plan {
+    /// Holds the listing against the ledger. `rejects_max_millionths` is the job's limit now,
+    /// which may let in what an earlier run held.
+    pub fn new(
+        (objects, set_aside): (Vec<LogObject>, Vec<String>),
+        ledger: &Ledger,
+        rejects_max_millionths: i64,
+    ) -> Plan {
+        let mut plan = Plan { listed: objects.len(), set_aside, ..Plan::default() };
+        for object in objects {
+            let Some(entry) = ledger.entries.get(&object.name) else {
+                plan.new.push(object);
+                continue;
+            };
+            let same = entry.etag == object.version && entry.size_bytes == object.size_bytes;
+            match &entry.status {
+                Status::Counted if same => {}
+                Status::Counted if entry.size_bytes == object.size_bytes => plan.touched.push(object),
+                Status::Counted => plan.held.push(Held { name: object.name, reason: CHANGED.into() }),
+                Status::Held(reason) if same && still_held(entry, ledger, rejects_max_millionths) => {
+                    plan.held.push(Held { name: object.name, reason: reason.clone() });
+                }
+                // A held object that was delivered again, or that the job now lets in.
+                Status::Held(_) => plan.new.push(object),
+            }
+        }
+        plan
+    }
+
+    pub fn new_bytes(&self) -> u64 {
+        self.new.iter().map(|object| object.size_bytes).sum()
+    }
+}
+
+/// Why an object is held that was counted with other content.
+pub const CHANGED: &str = "its content changed after it was counted";
+
+/// The reason for an object whose share of rejects is above the job's limit.
+pub fn too_many_rejects(rejected: u64, lines: u64) -> String {
+    format!("{rejected} of {lines} lines rejected, more than limits.rejects_max_ratio allows")
+}
+
+/// Whether `rejected` of `lines` is above the limit.
+pub fn above_limit(rejected: u64, lines: u64, max_millionths: i64) -> bool {
+    u128::from(rejected) * 1_000_000 > u128::from(lines) * max_millionths.unsigned_abs() as u128
+}
+
+/// The reason for an object that says the same as another one.
+pub fn second_delivery(first: &str) -> String {
+    format!("it says the same as {first}, which is counted")
+}
+
+fn still_held(entry: &super::ledger::Entry, ledger: &Ledger, rejects_max_millionths: i64) -> bool {
+    let twin = ledger.counted_with(&entry.content_hash).is_some();
+    let damaged = entry.content_hash.is_empty();
+    twin || damaged || above_limit(entry.rows_rejected, entry.rows_read, rejects_max_millionths)
+}
+
+/// A stretch of one object that one worker maps: the lines that start in `start..end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Index of the object in the plan.
+    pub object: usize,
+    pub start: u64,
+    pub end: u64,
+}
+
+/// Cuts plain objects into stretches of `split_bytes`; a compressed object is one split.
+pub fn splits(objects: &[LogObject], split_bytes: u64) -> Vec<Split> {
+    let mut splits = Vec::new();
+    for (index, object) in objects.iter().enumerate() {
+        if object.compression != Compression::None {
+            splits.push(Split { object: index, start: 0, end: u64::MAX });
+            continue;
+        }
+        let mut start = 0;
+        while start < object.size_bytes {
+            let end = (start + split_bytes).min(object.size_bytes);
+            splits.push(Split { object: index, start, end });
+            start = end;
+        }
+    }
+    splits
+}

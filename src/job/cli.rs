@@ -1,0 +1,114 @@
+//! What was typed: clap and nothing else.
+//!
+//! In: arguments. Out: a [`Command`]. Invariant: help texts are the reference of the program.
+
+use crate::domain::month::{Month, MonthRange};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Parser, Debug)]
+#[command(name = "pennymill", version, about = "Nightly spending pipelines: raw transaction logs to monthly spending, right to the cent")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a job: read what is new, publish, report
+    Run(RunArgs),
+    /// Validate a job, its reference tables and its stores; writes nothing
+    Check(JobArgs),
+    /// Ask a question in SQL over the published tables
+    Query(QueryArgs),
+    /// Generate logs and reference tables
+    Generate(GenerateArgs),
+    /// Print the contract of a dataset; without a name, list them
+    Schema { dataset: Option<String> },
+}
+
+#[derive(Args, Debug)]
+pub struct JobArgs {
+    /// The job file, such as jobs/nightly.toml
+    pub job: PathBuf,
+    /// Override a key of the job file: --set input.logs=s3://bucket/logs/
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Print the plan and touch nothing
+    #[arg(long, conflicts_with = "rebuild")]
+    pub dry_run: bool,
+    /// Recompute a month from the raw logs that were counted for it, and replace it
+    #[arg(long, value_name = "MONTH")]
+    pub rebuild: Option<Month>,
+    /// A page of text, or one JSON object on stdout
+    #[arg(long, value_enum, default_value = "human")]
+    pub report: ReportForm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    Human,
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub struct QueryArgs {
+    /// The query, such as "select * from monthly_spending limit 10"
+    pub sql: String,
+    /// URL or path of the lake
+    #[arg(long, required_unless_present = "job")]
+    pub lake: Option<String>,
+    /// A job file: its lake, and its raw logs as the table raw_transactions
+    #[arg(long)]
+    pub job: Option<PathBuf>,
+    /// Override a key of the job file
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "job")]
+    pub sets: Vec<String>,
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: QueryFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QueryFormat {
+    Table,
+    Csv,
+    Json,
+    Parquet,
+}
+
+#[derive(Args, Debug)]
+pub struct GenerateArgs {
+    #[arg(long)]
+    pub rows: u64,
+    #[arg(long)]
+    pub users: u64,
+    #[arg(long, default_value_t = 50_000)]
+    pub sellers: u32,
+    /// First and last month, such as 2025-01..2025-03
+    #[arg(long)]
+    pub months: MonthRange,
+    #[arg(long, default_value_t = 1)]
+    pub files: u32,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// A folder that does not exist yet, or is empty
+    #[arg(long)]
+    pub out: PathBuf,
+    #[arg(long, value_enum)]
+    pub compress: Option<CompressForm>,
+    /// Share of rows that are bad, of every kind
+    #[arg(long, default_value_t = 0.0)]
+    pub reject_ratio: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressForm {
+    Gz,
+    Zst,
+}

@@ -1,0 +1,567 @@
+//! The next version of a table, made by one put.
+//!
+//! In: a table at a version, the parts that a run wrote, those that they replace, who it is.
+//! Out: the next version, or the news that another run took it.
+//! Invariant: a commit is one create-only put of one body that never changes. Whose commit it
+//! became is read back from the log, never guessed from an error, and nothing is deleted.
+
+use super::table::{ATTEMPTS, MONTH, RUN_ID, Table, from_delta, pause_before, rows_of};
+use crate::error::{Error, Kind, Result};
+use crate::input::published::PartFile;
+use bytes::Bytes;
+use chrono::Utc;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake_core::kernel::{Action, Add, Remove, Transaction};
+use deltalake_core::logstore::{CommitOrBytes, commit_uri_from_version};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use object_store::path::Path;
+use object_store::{ObjectStore, PutMode};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What a commit says about the run that made it.
+#[derive(Clone, Debug)]
+pub struct CommitInfo {
+    /// New for every attempt of every run: the only proof of whose commit one is.
+    pub run_id: String,
+    /// Application and its version become the commit's `txn` action; the version must rise.
+    pub application: String,
+    pub application_version: i64,
+    /// Manifest path, checksum and the like. Delta's own keys (`operation`, …) are dropped.
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Committed {
+        version: u64,
+    },
+    /// Another run took the version of the table, or had taken that of the application before:
+    /// nothing of this one was published.
+    Lost {
+        winner: Option<String>,
+    },
+}
+
+impl Table {
+    /// Makes the next version: this one without `remove` and with `add`. An error of the kind
+    /// [`Kind::OutcomeUnknown`] means that it may still come to be; any other, that it did not.
+    pub async fn commit(&self, add: &[PartFile], remove: &[PartFile], info: &CommitInfo) -> Result<Outcome> {
+        self.check_parts(add, remove).map_err(|e| e.at(&self.name))?;
+        // Delta records the version of an application and leaves the check to its writers.
+        let done = self.application_version(&info.application).await?;
+        if done.is_some_and(|done| done >= info.application_version) {
+            return Ok(Outcome::Lost { winner: None });
+        }
+        let body = self.commit_body(add, remove, info).await?;
+        self.publish(body, &info.run_id).await
+    }
+
+    /// Sends the commit and finds out what came of it.
+    async fn publish(&self, body: Bytes, run_id: &str) -> Result<Outcome> {
+        let version = self.version() + 1;
+        let path = commit_uri_from_version(Some(version));
+        let mut last = String::new();
+        for attempt in 0..ATTEMPTS {
+            pause_before(attempt).await;
+            let put = self.store.put_opts(&path, body.clone().into(), PutMode::Create.into());
+            let Err(error) = put.await else {
+                return Ok(Outcome::Committed { version });
+            };
+            // The put may have landed all the same, and `AlreadyExists` may speak of our own.
+            let error = Error::from(error);
+            match self.commit_metadata(version).await {
+                Ok(Some(found)) => {
+                    let winner = found.get(RUN_ID).cloned();
+                    return Ok(match winner.as_deref() == Some(run_id) {
+                        true => Outcome::Committed { version },
+                        false => Outcome::Lost { winner },
+                    });
+                }
+                // Refused for good (a full disk, no permission) before anything was in doubt.
+                Ok(None) if attempt == 0 && error.kind != Kind::Temporary => {
+                    return Err(error.at(&self.name));
+                }
+                Ok(None) | Err(_) => last = error.to_string(),
+            }
+        }
+        let what = format!("commit {version} may or may not have landed: {last}");
+        Err(Error::new(Kind::OutcomeUnknown, what).at(&self.name))
+            .map_err(|e| e.advise("run again: the next run finds out and counts nothing twice"))
+    }
+
+    /// The commit as the library writes it. The put is ours: the library's own would re-number
+    /// the commit, would take an answer that was lost for a rival's, and may clean up the log.
+    async fn commit_body(&self, add: &[PartFile], remove: &[PartFile], info: &CommitInfo) -> Result<Bytes> {
+        let now = Utc::now().timestamp_millis();
+        let removed = remove.iter().map(|part| removal(part, now));
+        let added = add.iter().map(|part| addition(part, now));
+        let actions = removed.chain(added).collect::<Result<Vec<_>>>()?;
+        let mut metadata = info.metadata.clone();
+        metadata.insert(RUN_ID.into(), info.run_id.clone());
+        let properties = CommitProperties::default()
+            .with_application_transaction(Transaction::new(&info.application, info.application_version))
+            .with_metadata(metadata.into_iter().map(|(key, value)| (key, Value::String(value))));
+        let operation = DeltaOperation::Write {
+            mode: if remove.is_empty() { SaveMode::Append } else { SaveMode::Overwrite },
+            partition_by: Some(self.state.metadata().partition_columns().to_vec()),
+            predicate: None,
+        };
+        let prepared = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(&self.state), self.delta.log_store(), operation)
+            .into_prepared_commit_future()
+            .await
+            .map_err(|e| from_delta(e).at(&self.name))?;
+        match prepared.commit_or_bytes() {
+            CommitOrBytes::LogBytes(body) => Ok(body.clone()),
+            CommitOrBytes::TmpCommit(_) => Err(Error::invariant("the commit is not in memory")),
+        }
+    }
+
+    /// A part that is removed without being there, or added twice, is money counted twice.
+    fn check_parts(&self, add: &[PartFile], remove: &[PartFile]) -> Result<()> {
+        let partitioned = !self.state.metadata().partition_columns().is_empty();
+        let files = self.files()?;
+        let mut present: BTreeSet<&str> = files.iter().map(|part| part.path.as_str()).collect();
+        for part in remove {
+            if !present.remove(part.path.as_str()) {
+                return Err(Error::invariant("a part to be removed is not in the table"));
+            }
+        }
+        // Not even a removed path may come back: names are used once.
+        present.extend(files.iter().map(|part| part.path.as_str()));
+        for part in add {
+            if !present.insert(&part.path) {
+                return Err(Error::invariant("a part to be added is in the table already"));
+            }
+            if part.month.is_some() != partitioned {
+                return Err(Error::invariant("a part does not fit the table's partitions"));
+            }
+            if Path::parse(&part.path).is_ok_and(|path| path.as_ref() == part.path) {
+                continue;
+            }
+            return Err(Error::invariant("a part's path is not relative and plain"));
+        }
+        Ok(())
+    }
+}
+
+fn addition(part: &PartFile, now: i64) -> Result<Action> {
+    let stats = match &part.stats {
+        Some(stats) => stats.clone(),
+        None => format!(r#"{{"numRecords":{}}}"#, part.rows),
+    };
+    if rows_of(&stats) != Some(part.rows) {
+        return Err(Error::invariant("the statistics of a part miss its row count"));
+    }
+    Ok(Action::Add(Add {
+        path: part.path.clone(),
+        partition_values: partition_values(part),
+        size: signed(part.size_bytes)?,
+        modification_time: now,
+        data_change: true,
+        stats: Some(stats),
+        ..Add::default()
+    }))
+}
+
+fn removal(part: &PartFile, now: i64) -> Result<Action> {
+    Ok(Action::Remove(Remove {
+        path: part.path.clone(),
+        data_change: true,
+        deletion_timestamp: Some(now),
+        extended_file_metadata: Some(true),
+        partition_values: Some(partition_values(part)),
+        size: Some(signed(part.size_bytes)?),
+        ..Remove::default()
+    }))
+}
+
+fn partition_values(part: &PartFile) -> HashMap<String, Option<String>> {
+    part.month.iter().map(|month| (MONTH.into(), Some(format!("{month}-01")))).collect()
+}
+
+fn signed(bytes: u64) -> Result<i64> {
+    i64::try_from(bytes).map_err(|_| Error::invariant("a part is larger than any file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use futures::stream::BoxStream;
+    use object_store::ObjectStoreExt;
+    use object_store::local::LocalFileSystem;
+    use object_store::memory::InMemory;
+    use object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
+        PutOptions, PutPayload, PutResult, Result as StoreResult,
+    };
+
+    const TABLE: &str = "monthly_spending";
+
+    /// Commits between two checkpoints.
+    const EVERY: u64 = 20;
+
+    struct Lake {
+        store: Arc<dyn ObjectStore>,
+        _directory: Option<tempfile::TempDir>,
+    }
+
+    impl Lake {
+        fn in_memory() -> Lake {
+            let store = Arc::new(InMemory::new());
+            Lake { store, _directory: None }
+        }
+
+        fn local() -> Lake {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap());
+            Lake { store, _directory: Some(directory) }
+        }
+
+        fn with_fault(&self, fault: Fault) -> Lake {
+            let store = Arc::new(Faulty { inner: Arc::clone(&self.store), fault });
+            Lake { store, _directory: None }
+        }
+
+        async fn create(&self) -> Table {
+            Table::open_or_create(&self.store, TABLE, &schema(), &[MONTH]).await.unwrap()
+        }
+
+        async fn open(&self) -> Table {
+            Table::open(&self.store, TABLE).await.unwrap().unwrap()
+        }
+    }
+
+    fn schema() -> Schema {
+        Schema::new(vec![
+            Field::new("user_id", DataType::Int64, false),
+            Field::new("category", DataType::Utf8, false),
+            Field::new(MONTH, DataType::Date32, false),
+            Field::new("spending", DataType::Decimal128(18, 2), false),
+        ])
+    }
+
+    fn part(name: &str, month: &str, rows: u64) -> PartFile {
+        let stats = format!(
+            r#"{{"numRecords":{rows},"minValues":{{"user_id":-7,"category":"a'b","spending":-0.01}},"maxValues":{{"user_id":9007199254740993,"category":"z","spending":9999999999999999.99}},"nullCount":{{"user_id":0,"category":0,"spending":0}}}}"#
+        );
+        PartFile {
+            path: format!("month={month}-01/part-{name}.parquet"),
+            size_bytes: 1000 + rows,
+            rows,
+            month: Some(month.parse().unwrap()),
+            stats: Some(stats),
+        }
+    }
+
+    fn run(run_id: &str, application_version: i64) -> CommitInfo {
+        CommitInfo {
+            run_id: run_id.into(),
+            application: "pennymill".into(),
+            application_version,
+            metadata: BTreeMap::from([("manifest".into(), format!("_runs/{run_id}/manifest.json"))]),
+        }
+    }
+
+    fn committed(version: u64) -> Outcome {
+        Outcome::Committed { version }
+    }
+
+    fn lost_to(run_id: &str) -> Outcome {
+        Outcome::Lost { winner: Some(run_id.into()) }
+    }
+
+    /// What happens to the put of version 1, or to reads.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Fault {
+        AnswerLost,
+        OwnPutAlreadyExists,
+        NeverLands,
+        Denied,
+        ReadsDenied,
+        ReadsTimeOut,
+    }
+
+    #[derive(Debug)]
+    struct Faulty {
+        inner: Arc<dyn ObjectStore>,
+        fault: Fault,
+    }
+
+    fn unavailable() -> object_store::Error {
+        object_store::Error::Generic { store: "test", source: "503 Slow Down".into() }
+    }
+
+    fn denied(location: &Path) -> object_store::Error {
+        object_store::Error::PermissionDenied { path: location.to_string(), source: "403".into() }
+    }
+
+    impl std::fmt::Display for Faulty {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "Faulty({:?})", self.fault)
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl ObjectStore for Faulty {
+        async fn put_opts(
+            &self,
+            location: &Path,
+            payload: PutPayload,
+            options: PutOptions,
+        ) -> StoreResult<PutResult> {
+            let put = self.inner.put_opts(location, payload, options);
+            if !location.as_ref().ends_with("00000000000000000001.json") {
+                return put.await;
+            }
+            match self.fault {
+                Fault::AnswerLost => put.await.and(Err(unavailable())),
+                Fault::OwnPutAlreadyExists => put.await.and(Err(object_store::Error::AlreadyExists {
+                    path: location.to_string(),
+                    source: "412".into(),
+                })),
+                Fault::NeverLands => Err(unavailable()),
+                Fault::Denied => Err(denied(location)),
+                Fault::ReadsDenied | Fault::ReadsTimeOut => put.await,
+            }
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            location: &Path,
+            options: PutMultipartOptions,
+        ) -> StoreResult<Box<dyn MultipartUpload>> {
+            self.inner.put_multipart_opts(location, options).await
+        }
+
+        async fn get_opts(&self, location: &Path, options: GetOptions) -> StoreResult<GetResult> {
+            match self.fault {
+                Fault::ReadsDenied => Err(denied(location)),
+                Fault::ReadsTimeOut if location.as_ref().ends_with(".json") => Err(unavailable()),
+                _ => self.inner.get_opts(location, options).await,
+            }
+        }
+
+        fn delete_stream(
+            &self,
+            _: BoxStream<'static, StoreResult<Path>>,
+        ) -> BoxStream<'static, StoreResult<Path>> {
+            panic!("nothing is ever deleted");
+        }
+
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+            self.inner.list(prefix)
+        }
+
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
+            self.inner.list_with_delimiter(prefix).await
+        }
+
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
+            self.inner.copy_opts(from, to, options).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_is_created_once_and_keeps_its_columns() {
+        for lake in [Lake::in_memory(), Lake::local()] {
+            assert!(Table::open(&lake.store, TABLE).await.unwrap().is_none());
+            let table = lake.create().await;
+            assert_eq!((table.version(), table.files().unwrap()), (0, vec![]));
+            assert_eq!(table.schema().as_ref(), &schema());
+            assert_eq!(lake.create().await.version(), 0);
+            let narrow = Schema::new(vec![schema().field(0).clone()]);
+            let refused = Table::open_or_create(&lake.store, TABLE, &narrow, &[]).await;
+            assert_eq!(refused.err().unwrap().kind, Kind::Unfit);
+            let plain = Table::open_or_create(&lake.store, "budget_alerts", &narrow, &[]).await;
+            let alert = PartFile { path: "a.parquet".into(), month: None, ..part("a", "2025-01", 1) };
+            let plain = plain.unwrap();
+            assert_eq!(plain.commit(&[alert], &[], &run("one", 1)).await.unwrap(), committed(1));
+            let plain = Table::open(&lake.store, "budget_alerts").await.unwrap().unwrap();
+            assert_eq!(plain.files().unwrap()[0].month, None);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn creators_at_the_same_time_share_one_table() {
+        for lake in [Lake::in_memory(), Lake::local()] {
+            let lake = Arc::new(lake);
+            let creators = (0..8).map(|_| {
+                let lake = Arc::clone(&lake);
+                tokio::spawn(async move { lake.create().await.state.metadata().id().to_string() })
+            });
+            let ids = futures::future::join_all(creators.collect::<Vec<_>>()).await;
+            let ids: BTreeSet<String> = ids.into_iter().map(|id| id.unwrap()).collect();
+            assert_eq!((ids.len(), lake.open().await.version()), (1, 0));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn commits_add_replace_and_stay_readable() {
+        for lake in [Lake::in_memory(), Lake::local()] {
+            let (old, other) = (part("0-one", "2025-01", 3), part("0-one", "2025-02", 4));
+            let table = lake.create().await;
+            let both = [other.clone(), old.clone()];
+            assert_eq!(table.commit(&both, &[], &run("one", 10)).await.unwrap(), committed(1));
+            assert_eq!(table.files().unwrap(), vec![]);
+            let table = lake.open().await;
+            assert_eq!(table.files().unwrap(), [old.clone(), other.clone()]);
+
+            let new = PartFile { stats: None, ..part("0-two", "2025-01", 5) };
+            let replaced = table.commit(&[new], std::slice::from_ref(&old), &run("two", 11)).await;
+            assert_eq!(replaced.unwrap(), committed(2));
+            let table = lake.open().await;
+            let counted =
+                PartFile { stats: Some(r#"{"numRecords":5}"#.into()), ..part("0-two", "2025-01", 5) };
+            assert_eq!(table.files().unwrap(), [counted, other.clone()]);
+
+            let before = Table::open_at(&lake.store, TABLE, 1).await.unwrap().unwrap();
+            assert_eq!((before.version(), before.files().unwrap()), (1, vec![old, other]));
+            assert!(Table::open_at(&lake.store, TABLE, 3).await.unwrap().is_none());
+            assert_eq!(before.application_version("pennymill").await.unwrap(), Some(10));
+            assert_eq!(table.application_version("pennymill").await.unwrap(), Some(11));
+            assert_eq!(table.application_version("another").await.unwrap(), None);
+
+            let said = table.commit_metadata(2).await.unwrap().unwrap();
+            assert_eq!((said[RUN_ID].as_str(), said["operation"].as_str()), ("two", "WRITE"));
+            assert_eq!(said["manifest"], "_runs/two/manifest.json");
+            assert_eq!(table.commit_metadata(3).await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_writers_one_commits_and_the_other_learns_who_did() {
+        for lake in [Lake::in_memory(), Lake::local()] {
+            let (first, second) = (lake.create().await, lake.create().await);
+            let one = first.commit(&[part("one", "2025-01", 1)], &[], &run("one", 1)).await;
+            let two = second.commit(&[part("two", "2025-01", 1)], &[], &run("two", 1)).await;
+            assert_eq!((one.unwrap(), two.unwrap()), (committed(1), lost_to("one")));
+            assert_eq!(lake.open().await.files().unwrap(), [part("one", "2025-01", 1)]);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn of_many_writers_at_the_same_time_one_commits() {
+        for lake in [Lake::in_memory(), Lake::local()] {
+            let table = lake.create().await;
+            let writers = (0..8).map(|writer| {
+                let table = table.clone();
+                tokio::spawn(async move {
+                    let name = format!("run-{writer}");
+                    table.commit(&[part(&name, "2025-01", 1)], &[], &run(&name, 1)).await.unwrap()
+                })
+            });
+            let outcomes = futures::future::join_all(writers.collect::<Vec<_>>()).await;
+            let outcomes: Vec<Outcome> = outcomes.into_iter().map(|o| o.unwrap()).collect();
+            let winner = table.commit_metadata(1).await.unwrap().unwrap()[RUN_ID].clone();
+            let count = |wanted: &Outcome| outcomes.iter().filter(|o| *o == wanted).count();
+            assert_eq!((count(&committed(1)), count(&lost_to(&winner))), (1, 7));
+            assert_eq!(lake.open().await.files().unwrap(), [part(&winner, "2025-01", 1)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_lost_is_found_in_the_log() {
+        for fault in [Fault::AnswerLost, Fault::OwnPutAlreadyExists] {
+            for lake in [Lake::in_memory(), Lake::local()] {
+                let faulty = lake.with_fault(fault);
+                let (first, second) = (faulty.create().await, faulty.create().await);
+                let parts = [part("one", "2025-01", 1)];
+                assert_eq!(first.commit(&parts, &[], &run("one", 1)).await.unwrap(), committed(1));
+                // The same run again, as if it had not read the answer; then a rival.
+                assert_eq!(second.commit(&parts, &[], &run("one", 1)).await.unwrap(), committed(1));
+                assert_eq!(second.commit(&parts, &[], &run("two", 1)).await.unwrap(), lost_to("one"));
+                assert_eq!(lake.open().await.files().unwrap(), parts);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_put_that_never_lands_is_unknown_and_one_that_is_denied_is_not() {
+        let lake = Lake::in_memory();
+        lake.create().await;
+        for (fault, kind) in [(Fault::NeverLands, Kind::OutcomeUnknown), (Fault::Denied, Kind::Credentials)] {
+            let table = lake.with_fault(fault).open().await;
+            let refused = table.commit(&[part("one", "2025-01", 1)], &[], &run("one", 1)).await;
+            assert_eq!(refused.unwrap_err().kind, kind);
+            assert_eq!(lake.open().await.version(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_that_fail_say_what_to_do() {
+        let lake = Lake::in_memory();
+        lake.create().await;
+        for (fault, kind) in [(Fault::ReadsDenied, Kind::Credentials), (Fault::ReadsTimeOut, Kind::Temporary)]
+        {
+            let faulty = lake.with_fault(fault);
+            let error = Table::open(&faulty.store, TABLE).await.err().unwrap();
+            assert_eq!(error.kind, kind, "{error}");
+        }
+        let commit = Path::from("monthly_spending/_delta_log/00000000000000000001.json");
+        lake.store.put(&commit, "{\"add\":{\"path\":\"secret\"".into()).await.unwrap();
+        let error = Table::open(&lake.store, TABLE).await.err().unwrap();
+        assert_eq!(error.kind, Kind::Unfit);
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn parts_that_would_count_money_twice_are_refused() {
+        let lake = Lake::in_memory();
+        let (one, two) = (part("one", "2025-01", 1), part("two", "2025-01", 2));
+        let (first, second) = (std::slice::from_ref(&one), std::slice::from_ref(&two));
+        lake.create().await.commit(first, &[], &run("one", 1)).await.unwrap();
+        let table = lake.open().await;
+        let miscounted = PartFile { rows: 3, ..two.clone() };
+        let unpartitioned = PartFile { month: None, ..two.clone() };
+        let outside = PartFile { path: "../two.parquet".into(), ..two.clone() };
+        let cases: [(&[PartFile], &[PartFile]); 8] = [
+            (first, &[]),
+            (first, first),
+            (&[], second),
+            (&[], &[one.clone(), one.clone()]),
+            (&[two.clone(), two.clone()], &[]),
+            (&[miscounted], &[]),
+            (&[unpartitioned], &[]),
+            (&[outside], &[]),
+        ];
+        for (add, remove) in cases {
+            let refused = table.commit(add, remove, &run("two", 2)).await;
+            assert_eq!(refused.unwrap_err().kind, Kind::Invariant);
+        }
+        // The work of an application's version is done once, whoever does it.
+        let again = table.commit(second, &[], &run("two", 1)).await.unwrap();
+        assert_eq!(again, Outcome::Lost { winner: None });
+        assert_eq!(lake.open().await.version(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn checkpoints_repeat_the_log_and_delete_nothing() {
+        for lake in [Lake::in_memory(), Lake::local()] {
+            lake.create().await;
+            let mut previous: Vec<PartFile> = vec![];
+            for version in 1..=EVERY as i64 + 1 {
+                let table = lake.open().await;
+                let due = version == EVERY as i64 + 1;
+                assert_eq!(table.checkpoint_when_due().await.unwrap(), due);
+                let new = vec![part(&version.to_string(), "2025-01", version as u64)];
+                table.commit(&new, &previous, &run(&version.to_string(), version)).await.unwrap();
+                previous = new;
+            }
+            let table = lake.open().await;
+            assert!(!table.checkpoint_when_due().await.unwrap());
+            assert_eq!(table.files().unwrap(), previous);
+            let at = Table::open_at(&lake.store, TABLE, EVERY).await.unwrap();
+            let at = at.unwrap();
+            let twenty = part("20", "2025-01", 20);
+            assert_eq!(at.files().unwrap(), std::slice::from_ref(&twenty));
+            assert_eq!(at.application_version("pennymill").await.unwrap(), Some(20));
+            assert_eq!(table.commit_metadata(1).await.unwrap().unwrap()[RUN_ID], "1");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A lake: its head, its lock, its one commit, and what follows a commit.
+//!
+//! In: the place of a lake. Out: the head to start from; the next version.
+//! Invariant: `monthly_spending` is the only truth; `budget_alerts` and `transactions` are brought
+//! up to it from the manifests of its commits, by whichever run comes next.
+
+use super::alerts::{Emitted, read_emitted};
+use super::commit::{CommitInfo, Outcome};
+use super::manifest::{Manifest, PartRecord};
+use super::part::sha256;
+use super::table::Table;
+use crate::domain::month::Month;
+use crate::error::{Error, Kind, Result};
+use crate::input::ledger::Ledger;
+use crate::input::published::PartFile;
+use crate::schema;
+use crate::store::{Place, probe, wait};
+use arrow::datatypes::SchemaRef;
+use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+pub const MONTHLY_SPENDING: &str = "monthly_spending";
+pub const BUDGET_ALERTS: &str = "budget_alerts";
+pub const TRANSACTIONS: &str = "transactions";
+
+/// Who commits, in the tables' `txn` actions; its version is that of `monthly_spending`.
+const APPLICATION: &str = "pennymill";
+
+/// The key of commitInfo that names the manifest, and the one with its checksum.
+const MANIFEST: &str = "manifest";
+const MANIFEST_SHA256: &str = "manifest_sha256";
+
+pub struct Lake {
+    pub place: Place,
+    /// Rooted at the lake.
+    store: Arc<dyn ObjectStore>,
+}
+
+/// The published state that a run starts from.
+pub struct Head {
+    pub table: Table,
+    pub parts: Vec<PartFile>,
+    pub ledger: Ledger,
+}
+
+impl Head {
+    /// The parts of a month in the order of their users.
+    pub fn parts_of(&self, month: Month) -> Vec<PartFile> {
+        self.parts.iter().filter(|part| part.month == Some(month)).cloned().collect()
+    }
+
+    pub fn last_month(&self) -> Option<Month> {
+        self.parts.iter().filter_map(|part| part.month).max()
+    }
+}
+
+/// Held while a run is at work. The kernel releases it with the process, however that ends.
+pub struct Lock(#[allow(dead_code, reason = "held, not read")] Option<File>);
+
+impl Lake {
+    pub fn open(lake: &str) -> Result<Lake> {
+        let place = Place::open(lake)?;
+        let store = Arc::new(PrefixStore::new(place.store.clone(), place.path.clone()));
+        Ok(Lake { place, store })
+    }
+
+    /// Makes sure that the store can be published to.
+    pub fn probe(&self) -> Result<()> {
+        probe(&self.place)
+    }
+
+    /// Locks a local lake, out of politeness: the commit is safe without it.
+    pub fn lock(&self) -> Result<Lock> {
+        let Ok(folder) = self.place.url.to_file_path() else { return Ok(Lock(None)) };
+        let at = |e: std::io::Error| Error::from(e).at(&self.place.shown);
+        let folder = folder.join("_runs");
+        std::fs::create_dir_all(&folder).map_err(at)?;
+        let file = File::options().create(true).append(true).open(folder.join("_lock")).map_err(at)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock(Some(file))),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let error = Error::new(Kind::Temporary, "another run is at work on this lake");
+                Err(error.at(&self.place.shown).advise("wait for it to end"))
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(at(error)),
+        }
+    }
+
+    /// A table of the lake, if it is there.
+    pub fn table(&self, name: &str) -> Result<Option<Table>> {
+        wait(Table::open(&self.store, name)).map_err(|e| e.at(&self.place.shown))
+    }
+
+    pub fn open_or_create(&self, name: &str, schema: &SchemaRef, partitions: &[&str]) -> Result<Table> {
+        wait(Table::open_or_create(&self.store, name, schema, partitions)).map_err(|e| e.at(&self.place.shown))
+    }
+
+    /// The head; none in a lake that nothing was published to.
+    pub fn head(&self) -> Result<Option<Head>> {
+        self.table(MONTHLY_SPENDING)?.map(|table| self.head_of(table)).transpose()
+    }
+
+    /// The head, after creating the table that it is the head of.
+    pub fn head_or_create(&self) -> Result<Head> {
+        let table = self.open_or_create(MONTHLY_SPENDING, &schema::monthly_spending(), &["month"])?;
+        self.head_of(table)
+    }
+
+    fn head_of(&self, table: Table) -> Result<Head> {
+        let parts = table.files()?;
+        let ledger = match self.newest_manifest(&table)? {
+            None => Ledger::default(),
+            Some(manifest) => {
+                let bytes = self.place.child(&manifest.ledger.path).read()?;
+                match sha256(&bytes) == manifest.ledger.sha256 {
+                    true => Ledger::from_parquet(bytes)?,
+                    false => return Err(damaged(&manifest.ledger.path)),
+                }
+            }
+        };
+        Ok(Head { table, parts, ledger })
+    }
+
+    /// The manifest of the newest commit that has one: other programs may compact in between.
+    fn newest_manifest(&self, table: &Table) -> Result<Option<Manifest>> {
+        for version in (1..=table.version()).rev() {
+            if let Some(manifest) = self.manifest(table, version)? {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The manifest of a commit, held to its checksum.
+    pub fn manifest(&self, table: &Table, version: u64) -> Result<Option<Manifest>> {
+        let metadata = wait(table.commit_metadata(version))?.unwrap_or_default();
+        let (Some(path), Some(checksum)) = (metadata.get(MANIFEST), metadata.get(MANIFEST_SHA256)) else {
+            return Ok(None);
+        };
+        let bytes = self.place.child(path).read()?;
+        if sha256(&bytes) != *checksum {
+            return Err(damaged(path));
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(path))
+    }
+
+    /// Writes the manifest, reads it back, and makes the commit that names it.
+    pub fn commit(&self, head: &Head, remove: &[PartFile], manifest: &Manifest) -> Result<Outcome> {
+        let bytes = serde_json::to_vec_pretty(manifest).map_err(|e| Error::invariant(e.to_string()))?;
+        let path = format!("_runs/{}/manifest.json", manifest.run_id);
+        let (place, checksum) = (self.place.child(&path), sha256(&bytes));
+        place.create(bytes.into())?;
+        if sha256(&place.read()?) != checksum {
+            return Err(damaged(&path));
+        }
+        let add: Vec<PartFile> = manifest.monthly_spending.iter().map(PartRecord::file).collect();
+        let metadata = BTreeMap::from([(MANIFEST.to_string(), path), (MANIFEST_SHA256.to_string(), checksum)]);
+        let info = self.info(&manifest.run_id, head.table.version() + 1, metadata);
+        wait(head.table.commit(&add, remove, &info))
+    }
+
+    fn info(&self, run_id: &str, version: u64, metadata: BTreeMap<String, String>) -> CommitInfo {
+        CommitInfo {
+            run_id: run_id.to_string(),
+            application: APPLICATION.to_string(),
+            application_version: version as i64,
+            metadata,
+        }
+    }
+
+    /// Brings the other tables up to the head. Every run does so first and last, so a run that
+    /// dies in between is caught up by the next one.
+    pub fn catch_up(&self) -> Result<()> {
+        let Some(spending) = self.table(MONTHLY_SPENDING)? else { return Ok(()) };
+        self.catch_up_table(&spending, BUDGET_ALERTS, &schema::budget_alerts(), |m| &m.budget_alerts)?;
+        self.catch_up_table(&spending, TRANSACTIONS, &schema::transactions(), |m| &m.transactions)?;
+        // A checkpoint only spares readers some requests.
+        wait(spending.checkpoint_when_due()).map(drop)
+    }
+
+    fn catch_up_table(
+        &self,
+        spending: &Table,
+        name: &str,
+        schema: &SchemaRef,
+        parts: fn(&Manifest) -> &[PartRecord],
+    ) -> Result<()> {
+        let mut table = self.table(name)?;
+        let done = match &table {
+            Some(table) => wait(table.application_version(APPLICATION))?.unwrap_or(0) as u64,
+            None => 0,
+        };
+        for version in done + 1..=spending.version() {
+            let Some(manifest) = self.manifest(spending, version)? else { continue };
+            let add: Vec<PartFile> = parts(&manifest).iter().map(PartRecord::file).collect();
+            if add.is_empty() {
+                continue;
+            }
+            let head = self.open_or_create(name, schema, &["month"])?;
+            let remove = match &manifest.rebuilt_month {
+                // A rebuilt month replaces its transactions; its alerts were said and stay said.
+                Some(month) if name == TRANSACTIONS => of_month(head.files()?, month),
+                _ => Vec::new(),
+            };
+            let info = self.info(&manifest.run_id, version, BTreeMap::new());
+            match wait(head.commit(&add, &remove, &info))? {
+                Outcome::Committed { .. } => table = self.table(name)?,
+                // Another run catches up as we do, and with the same parts.
+                Outcome::Lost { .. } => return Ok(()),
+            }
+        }
+        table.map_or(Ok(()), |table| wait(table.checkpoint_when_due()).map(drop))
+    }
+
+    /// The alerts that were emitted for a month.
+    pub fn emitted_alerts(&self, month: Month) -> Result<Emitted> {
+        let mut emitted = Emitted::new();
+        let Some(table) = self.table(BUDGET_ALERTS)? else { return Ok(emitted) };
+        for part in table.files()?.iter().filter(|part| part.month == Some(month)) {
+            let place = self.place.child(BUDGET_ALERTS).child(&part.path);
+            read_emitted(place.read()?, &mut emitted)?;
+        }
+        Ok(emitted)
+    }
+
+    /// All rejects that committed runs have published, newest first.
+    pub fn rejects(&self) -> Result<Vec<super::manifest::FileRecord>> {
+        let Some(table) = self.table(MONTHLY_SPENDING)? else { return Ok(Vec::new()) };
+        let versions = (1..=table.version()).rev();
+        let manifests = versions.filter_map(|version| self.manifest(&table, version).transpose());
+        manifests.filter_map(|manifest| manifest.map(|m| m.rejects).transpose()).collect()
+    }
+}
+
+fn of_month(files: Vec<PartFile>, month: &str) -> Vec<PartFile> {
+    let month = month.parse().ok();
+    files.into_iter().filter(|part| part.month == month).collect()
+}
+
+fn damaged(path: &str) -> Error {
+    Error::invariant("it is not what was written").at(path)
+}

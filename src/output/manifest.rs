@@ -1,0 +1,100 @@
+//! The manifest: what a run read, what it came to, and what it wrote; immutable.
+//!
+//! In: the results of a run. Out: JSON at `_runs/<run_id>/manifest.json`, which the commit names
+//! with its checksum. Invariant: it is written, and read back, before the commit.
+
+use crate::domain::month::Month;
+use crate::input::published::PartFile;
+use serde::{Deserialize, Serialize};
+
+/// An object of the run beside the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Below the lake.
+    pub path: String,
+    pub size_bytes: u64,
+    pub rows: u64,
+    pub sha256: String,
+}
+
+/// A part of a published table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRecord {
+    /// Below its table.
+    pub path: String,
+    pub size_bytes: u64,
+    pub rows: u64,
+    pub sha256: String,
+    /// Of its partition: `2025-01`.
+    pub month: String,
+    pub stats: String,
+}
+
+impl PartRecord {
+    pub fn new(month: Month, written: &super::part::WrittenPart) -> PartRecord {
+        PartRecord {
+            path: written.path.clone(),
+            size_bytes: written.size_bytes,
+            rows: written.rows,
+            sha256: written.sha256.clone(),
+            month: month.to_string(),
+            stats: written.stats.clone(),
+        }
+    }
+
+    pub fn file(&self) -> PartFile {
+        PartFile {
+            path: self.path.clone(),
+            size_bytes: self.size_bytes,
+            rows: self.rows,
+            month: self.month.parse().ok(),
+            stats: Some(self.stats.clone()),
+        }
+    }
+}
+
+/// What became of one input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRecord {
+    pub source_object: String,
+    /// `counted` or `held`.
+    pub status: String,
+    pub reason: Option<String>,
+    pub etag: String,
+    pub size_bytes: u64,
+    pub content_hash: String,
+    pub rows_accepted: u64,
+    pub rows_rejected: u64,
+    pub rows_blank: u64,
+    /// As text: an object's total may outgrow what JSON readers hold exactly.
+    pub positive_cents: String,
+    pub negative_cents: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonthRecord {
+    pub month: String,
+    pub rows: u64,
+    pub users: u64,
+    pub groups: u64,
+    pub net_cents: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub run_id: String,
+    pub job: String,
+    /// SHA-256 of the job as it was understood, defaults and overrides included.
+    pub job_sha256: String,
+    /// The version of `monthly_spending` this run started from.
+    pub opening_version: u64,
+    pub rebuilt_month: Option<String>,
+    pub inputs: Vec<InputRecord>,
+    pub months: Vec<MonthRecord>,
+    pub monthly_spending: Vec<PartRecord>,
+    pub budget_alerts: Vec<PartRecord>,
+    pub transactions: Vec<PartRecord>,
+    pub ledger: FileRecord,
+    pub rejects: Option<FileRecord>,
+    pub alerts: Option<FileRecord>,
+}

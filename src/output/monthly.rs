@@ -1,0 +1,254 @@
+//! `monthly_spending`: closing groups cut into parts, written, and read back.
+//!
+//! In: closing groups of each month in the order of users. Out: the parts of the touched months,
+//! their totals and alerts as read back from the store.
+//! Invariant: where a part ends depends on the groups alone, so the same groups give the same
+//! bytes; what is read back equals what was meant.
+
+use crate::domain::alert::{Alert, AlertLevel};
+use crate::domain::budget::Budgets;
+use crate::domain::category::{Categories, CategoryKind};
+use crate::domain::month::Month;
+use crate::domain::spend::Spend;
+use crate::error::{Error, Result};
+use crate::input::published::{PartFile, read_groups};
+use crate::kernel::keyed::{GroupTotals, Key};
+use crate::limits::PART_GROUPS;
+use crate::output::part::{self, WrittenPart};
+use crate::schema;
+use crate::store::Place;
+use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex};
+
+/// The alerts of one month, should any be wanted.
+pub struct AlertRule<'a> {
+    pub month: Month,
+    pub budgets: &'a Budgets,
+    pub approaching_millionths: i64,
+}
+
+impl AlertRule<'_> {
+    /// All alerts that these groups amount to, in their order.
+    fn alerts(&self, month: Month, groups: &[Spend], categories: &Categories) -> Vec<Alert> {
+        if month != self.month {
+            return Vec::new();
+        }
+        let alert = |group: &Spend| {
+            if categories.kind(group.category) != CategoryKind::Spend {
+                return None;
+            }
+            let budget = self.budgets.budget(group.user_id, group.category, month)?;
+            let level = AlertLevel::of(group.amount_cents, budget.amount_cents, self.approaching_millionths)?;
+            let threshold_millionths = match level {
+                AlertLevel::Approaching => self.approaching_millionths,
+                AlertLevel::Exceeded => crate::domain::budget::MILLION,
+            };
+            Some(Alert {
+                user_id: group.user_id,
+                month,
+                category: categories.code(group.category).to_string(),
+                level,
+                spent_cents: group.amount_cents,
+                budget,
+                threshold_millionths,
+            })
+        };
+        groups.iter().filter_map(alert).collect()
+    }
+}
+
+/// A part that stands in the store and was read back.
+pub struct MonthPart {
+    pub month: Month,
+    /// Of its month, from 0.
+    pub sequence: usize,
+    pub written: WrittenPart,
+    pub totals: GroupTotals,
+    pub alerts: Vec<Alert>,
+}
+
+/// What writers of parts share.
+pub struct PartWriter<'a> {
+    /// The table's place in the lake.
+    pub table: Place,
+    pub run_id: &'a str,
+    pub categories: &'a Categories,
+    pub key: Key,
+    pub alert_rule: Option<AlertRule<'a>>,
+}
+
+impl PartWriter<'_> {
+    /// Writes a part and reads it back. Errors when what is read back is not what was meant.
+    fn write(&self, month: Month, sequence: usize, groups: &[Spend]) -> Result<MonthPart> {
+        let meant = GroupTotals::of(self.key, month, groups);
+        let meant_alerts = self.alerts(month, groups);
+        let bytes = encode(groups, self.categories)?;
+        let path = format!("month={month}-01/part-{sequence:05}-{}.parquet", self.run_id);
+        let written = part::write(&self.table, &path, bytes, groups.len() as u64)?;
+        let place = self.table.child(&path);
+        let back = read_groups(part::read_back(&place, &written)?, self.categories, &place.shown)?;
+        let totals = GroupTotals::of(self.key, month, &back);
+        let alerts = self.alerts(month, &back);
+        if totals != meant || alerts != meant_alerts || back != groups {
+            return Err(Error::invariant("a part reads back otherwise than it was written").at(&place.shown));
+        }
+        Ok(MonthPart { month, sequence, written, totals, alerts })
+    }
+
+    fn alerts(&self, month: Month, groups: &[Spend]) -> Vec<Alert> {
+        self.alert_rule.as_ref().map_or(Vec::new(), |rule| rule.alerts(month, groups, self.categories))
+    }
+}
+
+impl MonthPart {
+    /// As the table's log names it.
+    pub fn file(&self) -> PartFile {
+        PartFile {
+            path: self.written.path.clone(),
+            size_bytes: self.written.size_bytes,
+            rows: self.totals.groups,
+            month: Some(self.month),
+            stats: Some(self.written.stats.clone()),
+        }
+    }
+}
+
+fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
+    let amounts = groups.iter().map(|g| i128::from(g.amount_cents));
+    let amounts = Decimal128Array::from_iter_values(amounts).with_data_type(schema::AMOUNT);
+    let columns: Vec<ArrayRef> = vec![
+        std::sync::Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.user_id as i64))),
+        std::sync::Arc::new(StringArray::from_iter_values(groups.iter().map(|g| categories.code(g.category)))),
+        std::sync::Arc::new(amounts),
+        std::sync::Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.transaction_count as i64))),
+    ];
+    let schema = part::without_partition_column(&schema::monthly_spending());
+    let batch = RecordBatch::try_new(schema.clone(), columns);
+    let batch = batch.map_err(|e| Error::invariant(format!("groups are no table: {e}")))?;
+    part::encode(&schema, &[batch], &[0, 1])
+}
+
+/// Cuts the groups of each month into parts.
+#[derive(Default)]
+pub struct PartCutter {
+    waiting: BTreeMap<Month, (usize, Vec<Spend>)>,
+}
+
+/// Groups that make a part: month, sequence, groups.
+pub type FullPart = (Month, usize, Vec<Spend>);
+
+impl PartCutter {
+    /// Adds the next groups of a month; hands out what is full. A part ends with a user.
+    pub fn add(&mut self, month: Month, groups: Vec<Spend>) -> Vec<FullPart> {
+        let (sequence, waiting) = self.waiting.entry(month).or_default();
+        match waiting.is_empty() {
+            true => *waiting = groups,
+            false => waiting.extend(groups),
+        }
+        let mut full = Vec::new();
+        while waiting.len() > PART_GROUPS {
+            let last_user = waiting[PART_GROUPS - 1].user_id;
+            let end = waiting.partition_point(|group| group.user_id <= last_user);
+            // The user may go on in what has not come yet.
+            if end == waiting.len() {
+                break;
+            }
+            let rest = waiting.split_off(end);
+            full.push((month, *sequence, std::mem::replace(waiting, rest)));
+            *sequence += 1;
+        }
+        full
+    }
+
+    /// What is left: the last part of each month.
+    pub fn finish(self) -> Vec<FullPart> {
+        let rest = self.waiting.into_iter().filter(|(_, (_, groups))| !groups.is_empty());
+        rest.map(|(month, (sequence, groups))| (month, sequence, groups)).collect()
+    }
+}
+
+/// Writes parts on a pool while the reduce goes on, a bounded number at a time.
+pub struct PartQueue<'scope, 'a> {
+    scope: &'scope rayon::Scope<'a>,
+    writer: &'a PartWriter<'a>,
+    state: &'a QueueState,
+    in_flight_max: usize,
+}
+
+/// What the writers of one queue have done.
+#[derive(Default)]
+pub struct QueueState {
+    results: Mutex<Vec<Result<MonthPart>>>,
+    in_flight: Mutex<usize>,
+    one_done: Condvar,
+}
+
+impl<'scope, 'a> PartQueue<'scope, 'a> {
+    pub fn new(
+        scope: &'scope rayon::Scope<'a>,
+        writer: &'a PartWriter<'a>,
+        state: &'a QueueState,
+        threads: usize,
+    ) -> Self {
+        PartQueue { scope, writer, state, in_flight_max: threads + 1 }
+    }
+
+    /// Waits for a free place, then hands the part to the pool.
+    pub fn push(&self, (month, sequence, groups): FullPart) {
+        let mut in_flight = self.state.in_flight.lock().expect("no thread panics in here");
+        while *in_flight >= self.in_flight_max {
+            in_flight = self.state.one_done.wait(in_flight).expect("no thread panics in here");
+        }
+        *in_flight += 1;
+        let (writer, state) = (self.writer, self.state);
+        self.scope.spawn(move |_| {
+            let result = writer.write(month, sequence, &groups);
+            state.results.lock().expect("no thread panics in here").push(result);
+            *state.in_flight.lock().expect("no thread panics in here") -= 1;
+            state.one_done.notify_one();
+        });
+    }
+}
+
+impl QueueState {
+    /// All parts by month and sequence. Errors: the first part that failed.
+    pub fn finish(self) -> Result<Vec<MonthPart>> {
+        let results = self.results.into_inner().expect("no thread panics while it holds this");
+        let mut parts = results.into_iter().collect::<Result<Vec<_>>>()?;
+        parts.sort_by_key(|part| (part.month, part.sequence));
+        Ok(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::category::CategoryId;
+
+    #[test]
+    fn parts_end_with_a_user_wherever_the_stream_is_cut() {
+        let group = |n: usize| Spend {
+            user_id: (n / 3) as u64,
+            category: CategoryId((n % 3) as u8),
+            amount_cents: 1,
+            transaction_count: 1,
+        };
+        let groups: Vec<Spend> = (0..PART_GROUPS * 2 + 12_345).map(group).collect();
+        let month: Month = "2025-01".parse().unwrap();
+        let cut = |step: usize| {
+            let mut cutter = PartCutter::default();
+            let mut parts = Vec::new();
+            for chunk in groups.chunks(step * 3) {
+                parts.extend(cutter.add(month, chunk.to_vec()));
+            }
+            parts.extend(cutter.finish());
+            parts
+        };
+        let whole = cut(PART_GROUPS);
+        assert_eq!(whole.len(), 3);
+        assert!(whole.iter().all(|(_, _, part)| part.last().unwrap().category.0 == 2 || part.last() == groups.last()));
+        assert!(cut(1000) == whole && cut(349_526) == whole);
+    }
+}

@@ -1,0 +1,102 @@
+//! Parquet objects: encoded, created under a name nobody used, read back and held to a checksum.
+//!
+//! In: batches. Out: the object, its size, checksum and statistics.
+//! Invariant: the same batches give the same bytes; what is read back is what was written.
+
+use crate::error::{Error, Kind, Result};
+use crate::schema;
+use crate::store::Place;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// An object that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenPart {
+    /// Below its table.
+    pub path: String,
+    pub size_bytes: u64,
+    pub rows: u64,
+    pub sha256: String,
+    /// Delta statistics as JSON.
+    pub stats: String,
+}
+
+/// A Delta table keeps its partition column, `month`, in paths and not in files.
+pub fn without_partition_column(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<_> = schema.fields().iter().filter(|f| f.name() != "month").cloned().collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Encodes batches as one Parquet object, sorted by the columns of these indexes.
+pub fn encode(schema: &SchemaRef, batches: &[RecordBatch], sorted: &[i32]) -> Result<Bytes> {
+    let broken = |e: parquet::errors::ParquetError| Error::invariant(format!("Parquet cannot be written: {e}"));
+    let mut bytes = Vec::new();
+    let properties = schema::writer_properties(sorted);
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties)).map_err(broken)?;
+    batches.iter().try_for_each(|batch| writer.write(batch)).map_err(broken)?;
+    writer.close().map_err(broken)?;
+    Ok(bytes.into())
+}
+
+/// Creates the object `path` below `table`.
+pub fn write(table: &Place, path: &str, bytes: Bytes, rows: u64) -> Result<WrittenPart> {
+    let place = table.child(path);
+    let written = WrittenPart {
+        path: path.to_string(),
+        size_bytes: bytes.len() as u64,
+        rows,
+        sha256: sha256(&bytes),
+        stats: statistics(bytes.clone(), rows)?,
+    };
+    place.create(bytes)?;
+    Ok(written)
+}
+
+/// Reads a written object back and holds it to its checksum.
+pub fn read_back(place: &Place, written: &WrittenPart) -> Result<Bytes> {
+    let bytes = place.read()?;
+    match sha256(&bytes) == written.sha256 {
+        true => Ok(bytes),
+        false => Err(Error::new(Kind::Invariant, "an object reads back with other bytes").at(&place.shown)),
+    }
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The range of `user_id` over the row groups, for readers that prune files before they open one.
+fn statistics(bytes: Bytes, rows: u64) -> Result<String> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes);
+    let builder = builder.map_err(|e| Error::invariant(format!("Parquet cannot be read: {e}")))?;
+    let range = user_range(builder.metadata());
+    let json = match range {
+        Some((low, high)) => serde_json::json!({
+            "numRecords": rows,
+            "minValues": {"user_id": low},
+            "maxValues": {"user_id": high},
+            "nullCount": {"user_id": 0},
+        }),
+        None => serde_json::json!({ "numRecords": rows }),
+    };
+    Ok(json.to_string())
+}
+
+fn user_range(metadata: &ParquetMetaData) -> Option<(i64, i64)> {
+    let columns = metadata.file_metadata().schema_descr();
+    let index = columns.columns().iter().position(|column| column.name() == "user_id")?;
+    let mut range: Option<(i64, i64)> = None;
+    for group in metadata.row_groups() {
+        let Some(Statistics::Int64(statistics)) = group.column(index).statistics() else { return None };
+        let (low, high) = (*statistics.min_opt()?, *statistics.max_opt()?);
+        range = Some(range.map_or((low, high), |(l, h)| (l.min(low), h.max(high))));
+    }
+    range
+}

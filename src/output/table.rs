@@ -1,0 +1,299 @@
+//! Delta tables of the lake: created, read at a version, checkpointed.
+//!
+//! In: a store rooted at the lake, the name of a table. Out: the parts, the schema and the history
+//! of a version.
+//! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here.
+
+use crate::error::{Error, Kind, Result};
+use crate::input::published::PartFile;
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake_core::kernel::transaction::CommitProperties;
+use deltalake_core::kernel::{LogicalFileView, StructField, StructType};
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, commit_uri_from_version, default_logstore};
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::checkpoints::create_checkpoint;
+use deltalake_core::table::state::DeltaTableState;
+use deltalake_core::{DeltaTable, DeltaTableError};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// The only partition column there is: a DATE, the first day of the month.
+pub const MONTH: &str = "month";
+
+/// The key of commitInfo that says whose commit it is.
+pub const RUN_ID: &str = "run_id";
+
+/// How often something is tried whose outcome stays unclear.
+pub(super) const ATTEMPTS: u32 = 5;
+
+/// A reader loads the last checkpoint and the commits after it: about this many at most.
+const CHECKPOINT_EVERY: u64 = 20;
+
+/// One version of a table; open the table again to see a newer one.
+#[derive(Clone)]
+pub struct Table {
+    pub(super) name: String,
+    /// Rooted at the table.
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) delta: DeltaTable,
+    pub(super) state: DeltaTableState,
+}
+
+impl Table {
+    /// The newest version of the table that lies at `name` in the lake, or none where no table
+    /// is. The store is rooted at the lake, whatever kind of store it is.
+    pub async fn open(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<Option<Table>> {
+        Table::load(lake, name, None).await
+    }
+
+    /// The table as it was at `version`, or none where there is no such version.
+    pub async fn open_at(lake: &Arc<dyn ObjectStore>, name: &str, version: u64) -> Result<Option<Table>> {
+        let store = log_store(lake, name)?.object_store(None);
+        match store.head(&commit_uri_from_version(Some(version))).await {
+            Ok(_) => Table::load(lake, name, Some(version)).await,
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::from(error).at(name)),
+        }
+    }
+
+    /// The newest version, after creating the table if it is missing. Whoever creates it first,
+    /// everybody gets the same table; one with other columns is refused.
+    pub async fn open_or_create(
+        lake: &Arc<dyn ObjectStore>,
+        name: &str,
+        schema: &Schema,
+        partition_columns: &[&str],
+    ) -> Result<Table> {
+        let wanted: StructType = schema
+            .try_into_kernel()
+            .map_err(|e| Error::invariant(format!("no Delta schema for {name}: {e}")))?;
+        let mut refusal = None;
+        for attempt in 0..=ATTEMPTS {
+            if let Some(table) = Table::open(lake, name).await? {
+                table.expect_columns(&wanted, partition_columns)?;
+                return Ok(table);
+            }
+            pause_before(attempt).await;
+            // Whatever the answer, the next look at the log says what came of it.
+            refusal = create(lake, name, &wanted, partition_columns).await.err();
+        }
+        Err(refusal.unwrap_or_else(|| Error::new(Kind::Temporary, "no table after creating it")))
+            .map_err(|e| e.at(name))
+    }
+
+    async fn load(lake: &Arc<dyn ObjectStore>, name: &str, version: Option<u64>) -> Result<Option<Table>> {
+        let mut delta = DeltaTable::new(log_store(lake, name)?);
+        let loaded = match version {
+            Some(version) => delta.load_version(version).await,
+            None => delta.load().await,
+        };
+        match loaded {
+            Err(DeltaTableError::NotATable(_)) => return Ok(None),
+            other => other.map_err(|e| from_delta(e).at(name))?,
+        }
+        let state = delta.snapshot().map_err(|e| from_delta(e).at(name))?.clone();
+        let columns = state.metadata().partition_columns();
+        if !columns.is_empty() && columns != [MONTH] {
+            return Err(Error::unfit("the table is not partitioned by month").at(name));
+        }
+        let (name, store) = (name.to_string(), delta.object_store());
+        Ok(Some(Table { name, store, delta, state }))
+    }
+
+    pub fn version(&self) -> u64 {
+        self.state.version()
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        self.state.snapshot().arrow_schema()
+    }
+
+    /// Rooted at the table: where the paths of [`Table::files`] begin.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The files that make up this version, sorted by path.
+    pub fn files(&self) -> Result<Vec<PartFile>> {
+        let log = self.state.snapshot().try_log_data().map_err(from_delta)?;
+        let mut files = log
+            .iter()
+            .map(|view| part_file(&view))
+            .collect::<Result<Vec<_>>>()
+            .map_err(|e| e.at(&self.name))?;
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+
+    /// The version that `application` committed last, as of this version of the table.
+    pub async fn application_version(&self, application: &str) -> Result<Option<i64>> {
+        let log = self.delta.log_store();
+        let found = self.state.transaction_version(log.as_ref(), application).await;
+        found.map_err(|e| from_delta(e).at(&self.name))
+    }
+
+    /// What the commit of `version` says of its run, [`RUN_ID`] included; none where there is no
+    /// such commit. The version may be newer than this one.
+    pub async fn commit_metadata(&self, version: u64) -> Result<Option<BTreeMap<String, String>>> {
+        let Some(log) = self.read(&commit_uri_from_version(Some(version))).await? else {
+            return Ok(None);
+        };
+        let broken = || Error::unfit(format!("commit {version} is no JSON")).at(&self.name);
+        for line in log.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let line: Line = serde_json::from_slice(line).map_err(|_| broken())?;
+            if let Some(info) = line.commit_info {
+                let text = |(key, value)| match value {
+                    Value::String(value) => Some((key, value)),
+                    _ => None,
+                };
+                return Ok(Some(info.into_iter().filter_map(text).collect()));
+            }
+        }
+        Ok(Some(BTreeMap::new()))
+    }
+
+    async fn read(&self, path: &Path) -> Result<Option<Bytes>> {
+        let read = async { self.store.get(path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Error::from(error).at(&self.name)),
+        }
+    }
+
+    fn expect_columns(&self, wanted: &StructType, partition_columns: &[&str]) -> Result<()> {
+        let found = self.state.schema();
+        let columns = |schema: &StructType| {
+            let column = |f: &StructField| (f.name().clone(), f.data_type().clone());
+            schema.fields().map(column).collect::<Vec<_>>()
+        };
+        let partitions = self.state.metadata().partition_columns();
+        if columns(&found) == columns(wanted) && partitions == partition_columns {
+            return Ok(());
+        }
+        Err(Error::unfit("the table there has other columns or partitions").at(&self.name))
+    }
+
+    /// Writes a checkpoint if many commits lie behind the last one: readers need fewer requests.
+    /// It repeats what the log says, so it may fail, or run twice at once, without harm.
+    pub async fn checkpoint_when_due(&self) -> Result<bool> {
+        let hint = Path::from_iter(["_delta_log", "_last_checkpoint"]);
+        let hint = self.read(&hint).await?.and_then(|hint| serde_json::from_slice(&hint).ok());
+        let last = hint.map_or(0, |hint: LastCheckpoint| hint.version);
+        if self.version() < last + CHECKPOINT_EVERY {
+            return Ok(false);
+        }
+        create_checkpoint(&self.delta, None).await.map_err(|e| from_delta(e).at(&self.name))?;
+        Ok(true)
+    }
+}
+
+/// The part of a line of the log that we read ourselves.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "commitInfo")]
+    commit_info: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    version: u64,
+}
+
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(rename = "numRecords")]
+    rows: u64,
+}
+
+/// The library's view of a table. It takes a URL for the path inside the store, and for whether
+/// listings come sorted: of a store that it cannot know, it may believe neither. The host is one
+/// whose listings it sorts itself, and the scheme none that it looks for on the local disk.
+fn log_store(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<LogStoreRef> {
+    let inside = Url::parse(&format!("lake://unsorted--x-s3/{name}/"))
+        .map_err(|_| Error::unfit("a table cannot have this name").at(name))?;
+    let table: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(lake), name));
+    Ok(default_logstore(table, Arc::clone(lake), &inside, &StorageConfig::default()))
+}
+
+async fn create(
+    lake: &Arc<dyn ObjectStore>,
+    name: &str,
+    schema: &StructType,
+    partition_columns: &[&str],
+) -> Result<()> {
+    CreateBuilder::new()
+        .with_log_store(log_store(lake, name)?)
+        .with_table_name(name)
+        .with_columns(schema.fields().cloned())
+        .with_partition_columns(partition_columns.iter().copied())
+        // A writer that stalls for weeks must find every commit still in its place.
+        .with_configuration([
+            ("delta.enableExpiredLogCleanup", Some("false")),
+            ("delta.deletedFileRetentionDuration", Some("interval 35 days")),
+        ])
+        // With retries the loser of a race would commit its own metadata as version 1.
+        .with_commit_properties(CommitProperties::default().with_max_retries(0))
+        .await
+        .map(|_| ())
+        .map_err(from_delta)
+}
+
+fn part_file(view: &LogicalFileView) -> Result<PartFile> {
+    let broken = |what| Error::unfit(format!("a part of the table has {what}"));
+    let stats = view.stats();
+    let month = match view.partition_values_map().remove(MONTH) {
+        None => None,
+        Some(value) => Some(
+            value.and_then(|day| day.strip_suffix("-01")?.parse().ok()).ok_or_else(|| broken("no month"))?,
+        ),
+    };
+    Ok(PartFile {
+        path: view.path().into_owned(),
+        size_bytes: u64::try_from(view.size()).map_err(|_| broken("no size"))?,
+        rows: stats.as_deref().and_then(rows_of).ok_or_else(|| broken("no row count"))?,
+        month,
+        stats,
+    })
+}
+
+pub(super) fn rows_of(stats: &str) -> Option<u64> {
+    serde_json::from_str(stats).ok().map(|stats: Statistics| stats.rows)
+}
+
+/// Longer with every attempt, and never for two writers the same.
+pub(super) async fn pause_before(attempt: u32) {
+    if attempt > 0 {
+        let half = 50 << attempt;
+        let jitter = getrandom::u64().unwrap_or(0) % half;
+        tokio::time::sleep(Duration::from_millis(half + jitter)).await;
+    }
+}
+
+/// The library's kernel passes on the errors of the store as text. It is cut where it quotes,
+/// which may be user data, where a URL's query begins, a secret, and where a backtrace begins.
+pub(super) fn from_delta(error: DeltaTableError) -> Error {
+    match error {
+        DeltaTableError::ObjectStore { source } => source.into(),
+        DeltaTableError::Io { source } => source.into(),
+        other => {
+            let text = other.to_string();
+            let kind = match text.contains("interacting with object store") {
+                true if text.contains("lacked") => Kind::Credentials,
+                true => Kind::Temporary,
+                false => Kind::Unfit,
+            };
+            let plain = text.split(['"', '`', '\'', '?', '\n']).next().unwrap_or_default();
+            Error::new(kind, format!("the table's log cannot be used: {plain}"))
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `transactions`: every counted transaction with its category, its source and its line.
+//!
+//! In: what workers record, split by split, in any order. Out: parts per object and month.
+//! Invariant: rows stand in the order of their lines, and parts end by their number of rows, so
+//! the bytes depend neither on splits nor on threads.
+
+use super::part::{self, WrittenPart};
+use crate::domain::category::{Categories, CategoryId, CategorySource};
+use crate::domain::month::Month;
+use crate::domain::transaction::Transaction;
+use crate::engine::local::Record;
+use crate::error::{Error, Result};
+use crate::input::plan::{LogObject, Split};
+use crate::input::published::PartFile;
+use crate::kernel::fused::Recorder;
+use crate::limits::PART_TRANSACTIONS;
+use crate::schema;
+use crate::store::Place;
+use arrow::array::{
+    ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+struct Row {
+    user_id: u64,
+    occurred_at_micros: i64,
+    amount_cents: i64,
+    line: u64,
+    category: CategoryId,
+    source: CategorySource,
+    seller: Box<str>,
+}
+
+/// What one worker saw of one split.
+#[derive(Default)]
+pub struct SplitRows(BTreeMap<Month, Vec<Row>>);
+
+impl Recorder for SplitRows {
+    fn record(&mut self, transaction: &Transaction, category: CategoryId, source: CategorySource, line: u64) {
+        self.0.entry(transaction.month).or_default().push(Row {
+            user_id: transaction.user_id,
+            occurred_at_micros: transaction.occurred_at_micros,
+            amount_cents: transaction.amount_cents,
+            line,
+            category,
+            source,
+            seller: transaction.seller.into(),
+        });
+    }
+}
+
+/// Writes the table's parts while the map goes on.
+pub struct TransactionWriter<'a> {
+    pub table: Place,
+    pub run_id: &'a str,
+    pub categories: &'a Categories,
+    pub objects: &'a [LogObject],
+    pub state: Mutex<State>,
+}
+
+/// Splits wait here until all before them have come.
+#[derive(Default)]
+pub struct State {
+    next: usize,
+    waiting: BTreeMap<usize, (Split, u64, SplitRows)>,
+    /// The object being written, the lines before the next split, its rows and parts by month.
+    object: usize,
+    lines_before: u64,
+    rows: BTreeMap<Month, Vec<Row>>,
+    sequence: usize,
+    parts: Vec<(Month, WrittenPart)>,
+}
+
+impl Record for TransactionWriter<'_> {
+    type Recorder = SplitRows;
+
+    fn start(&self) -> SplitRows {
+        SplitRows::default()
+    }
+
+    fn finish(&self, split: Split, index: usize, lines: u64, rows: SplitRows) -> Result<()> {
+        let mut state = self.state.lock().expect("no thread panics in here");
+        state.waiting.insert(index, (split, lines, rows));
+        loop {
+            let next = state.next;
+            let Some((split, lines, rows)) = state.waiting.remove(&next) else { return Ok(()) };
+            state.next += 1;
+            self.append(&mut state, split, lines, rows)?;
+        }
+    }
+}
+
+impl TransactionWriter<'_> {
+    fn append(&self, state: &mut State, split: Split, lines: u64, rows: SplitRows) -> Result<()> {
+        if split.object != state.object {
+            self.flush(state, 1)?;
+            (state.object, state.lines_before) = (split.object, 0);
+        }
+        let before = state.lines_before;
+        for (month, rows) in rows.0 {
+            let rows = rows.into_iter().map(|row| Row { line: row.line + before, ..row });
+            state.rows.entry(month).or_default().extend(rows);
+        }
+        state.lines_before += lines;
+        self.flush(state, PART_TRANSACTIONS)
+    }
+
+    /// Writes the months of the object at hand that have at least so many rows.
+    fn flush(&self, state: &mut State, rows_min: usize) -> Result<()> {
+        for (month, rows) in &mut state.rows {
+            while rows.len() >= rows_min {
+                let rest = rows.split_off(rows.len().min(PART_TRANSACTIONS));
+                let full = std::mem::replace(rows, rest);
+                let path = format!("month={month}-01/part-{:05}-{}.parquet", state.sequence, self.run_id);
+                let name = &self.objects[state.object].name;
+                state.parts.push((*month, self.write(&path, &full, name)?));
+                state.sequence += 1;
+            }
+        }
+        state.rows.retain(|_, rows| !rows.is_empty());
+        Ok(())
+    }
+
+    fn write(&self, path: &str, rows: &[Row], source_object: &str) -> Result<WrittenPart> {
+        let texts = |text: &dyn Fn(&Row) -> String| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(text)))
+        };
+        let times = rows.iter().map(|row| row.occurred_at_micros);
+        let amounts = rows.iter().map(|row| i128::from(row.amount_cents));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.user_id as i64))),
+            Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &*row.seller))),
+            Arc::new(Decimal128Array::from_iter_values(amounts).with_data_type(schema::AMOUNT)),
+            texts(&|row| self.categories.code(row.category).into()),
+            texts(&|row| row.source.name().into()),
+            texts(&|_| source_object.into()),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.line as i64 + 1))),
+        ];
+        let schema = part::without_partition_column(&schema::transactions());
+        let batch = RecordBatch::try_new(schema.clone(), columns);
+        let batch = batch.map_err(|e| Error::invariant(format!("transactions are no table: {e}")))?;
+        let written = part::write(&self.table, path, part::encode(&schema, &[batch], &[])?, rows.len() as u64)?;
+        part::read_back(&self.table.child(path), &written)?;
+        Ok(written)
+    }
+
+    /// All parts, in the order of their writing; their rows are `rows`, or something is lost.
+    pub fn close(self, rows: u64) -> Result<Vec<(Month, WrittenPart)>> {
+        let mut state = std::mem::take(&mut *self.state.lock().expect("no thread panics in here"));
+        self.flush(&mut state, 1)?;
+        let written: u64 = state.parts.iter().map(|(_, part)| part.rows).sum();
+        match written == rows && state.waiting.is_empty() {
+            true => Ok(state.parts),
+            false => Err(Error::invariant(format!("{written} of {rows} transactions were written"))),
+        }
+    }
+}
+
+/// As the table's log names a part.
+pub fn file(month: Month, written: &WrittenPart) -> PartFile {
+    PartFile {
+        path: written.path.clone(),
+        size_bytes: written.size_bytes,
+        rows: written.rows,
+        month: Some(month),
+        stats: Some(written.stats.clone()),
+    }
+}

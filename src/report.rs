@@ -1,0 +1,314 @@
+//! What a run did: the counters, and all wording.
+//!
+//! In: what a run came to. Out: a page for a person, or one JSON object for a machine.
+//! Invariant: keys are fixed; no seller, user or amount of a single transaction appears.
+
+use crate::domain::category::CategorySource;
+use crate::domain::money::format_cents;
+use crate::domain::transaction::RejectReason;
+use crate::input::plan::{Held, Plan};
+use crate::kernel::fused::Outcome;
+use crate::output::manifest::MonthRecord;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    Published,
+    #[default]
+    NothingToDo,
+    Held,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Inputs {
+    /// Listed under the job's logs.
+    pub objects: u64,
+    /// Counted by this run.
+    pub new: u64,
+    pub held: u64,
+    /// Of the counted ones.
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Rows {
+    pub read: u64,
+    pub accepted: u64,
+    pub rejected: u64,
+    pub blank: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AmountCents {
+    pub positive: i64,
+    pub negative: i64,
+    pub net: i64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AlertCounts {
+    pub approaching: u64,
+    pub exceeded: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Seconds {
+    pub plan: f64,
+    pub map: f64,
+    pub reduce: f64,
+    pub publish: f64,
+    pub total: f64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct HeldInput {
+    pub source_object: String,
+    pub reason: String,
+}
+
+/// The report of a run. Its JSON keys are fixed; `held` and `alerts_as_of` say more than they ask.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub run_id: String,
+    pub job: String,
+    pub outcome: RunOutcome,
+    pub inputs: Inputs,
+    pub rows: Rows,
+    pub rejects: BTreeMap<&'static str, u64>,
+    pub amount_cents: AmountCents,
+    pub months: Vec<MonthRecord>,
+    pub categorized: BTreeMap<&'static str, u64>,
+    pub alerts: AlertCounts,
+    pub alerts_as_of: Option<String>,
+    pub held: Vec<HeldInput>,
+    pub seconds: Seconds,
+    pub peak_memory_bytes: u64,
+    pub spilled_bytes: u64,
+    pub table_version: u64,
+}
+
+impl Report {
+    /// Takes the counts of all counted objects together.
+    pub fn count(&mut self, sum: &Outcome) {
+        self.rows = Rows {
+            read: sum.lines,
+            accepted: sum.accepted,
+            rejected: sum.rejected_rows(),
+            blank: sum.blank,
+        };
+        let reasons = RejectReason::ALL.iter().zip(sum.rejected);
+        self.rejects = reasons.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.name(), n)).collect();
+        let sources = CategorySource::ALL.iter().zip(sum.by_source);
+        self.categorized = sources.map(|(source, n)| (source.name(), n)).collect();
+        self.amount_cents = AmountCents {
+            positive: saturated(sum.positive_cents),
+            negative: saturated(sum.negative_cents),
+            net: saturated(sum.net_cents()),
+        };
+    }
+
+    pub fn hold(&mut self, held: &[Held]) {
+        self.inputs.held = held.len() as u64;
+        let input = |held: &Held| HeldInput { source_object: held.name.clone(), reason: held.reason.clone() };
+        self.held = held.iter().map(input).collect();
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers are JSON")
+    }
+
+    /// A page of text.
+    pub fn to_text(&self) -> String {
+        let mut page = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write_page(&mut page);
+        page
+    }
+
+    fn write_page(&self, page: &mut String) -> std::fmt::Result {
+        let outcome = match self.outcome {
+            RunOutcome::Published => format!("published version {}", self.table_version),
+            RunOutcome::NothingToDo => "nothing new to read; the lake is as it was".to_string(),
+            RunOutcome::Held => "nothing published: every new input is held".to_string(),
+        };
+        writeln!(page, "{}: {outcome}", self.job)?;
+        if self.outcome == RunOutcome::Published {
+            self.write_published(page)?;
+        }
+        for held in &self.held {
+            writeln!(page, "  held       {}: {}", printable(&held.source_object), printable(&held.reason))?;
+        }
+        let seconds = &self.seconds;
+        write!(page, "  time       {:.2} s", seconds.total)?;
+        if self.outcome == RunOutcome::Published {
+            let Seconds { plan, map, reduce, publish, .. } = seconds;
+            write!(page, " (plan {plan:.2}, map {map:.2}, reduce {reduce:.2}, publish {publish:.2})")?;
+            write!(page, ", peak memory {} MiB", self.peak_memory_bytes >> 20)?;
+        }
+        writeln!(page)
+    }
+
+    fn write_published(&self, page: &mut String) -> std::fmt::Result {
+        let (inputs, rows, cents) = (&self.inputs, &self.rows, &self.amount_cents);
+        writeln!(page, "  run        {}", self.run_id)?;
+        let held = if inputs.held > 0 { format!(", {} held", inputs.held) } else { String::new() };
+        writeln!(
+            page,
+            "  inputs     {} of {} objects counted, {}{held}",
+            grouped(inputs.new),
+            grouped(inputs.objects),
+            size(inputs.bytes)
+        )?;
+        writeln!(
+            page,
+            "  rows       {} read = {} accepted + {} rejected + {} blank",
+            grouped(rows.read),
+            grouped(rows.accepted),
+            grouped(rows.rejected),
+            grouped(rows.blank)
+        )?;
+        let list = |counts: &BTreeMap<&str, u64>| {
+            let one = |(name, n): (&&str, &u64)| format!("{name} {}", grouped(*n));
+            counts.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        if !self.rejects.is_empty() {
+            writeln!(page, "  rejects    {}", list(&self.rejects))?;
+        }
+        writeln!(page, "  categories {}", list(&self.categorized))?;
+        let money = |cents: i64| format_cents(i128::from(cents));
+        writeln!(
+            page,
+            "  amount     {} spent, {} refunded, {} net",
+            money(cents.positive),
+            money(cents.negative),
+            money(cents.net)
+        )?;
+        if let Some(month) = &self.alerts_as_of {
+            let AlertCounts { approaching, exceeded } = self.alerts;
+            writeln!(page, "  alerts     {approaching} approaching, {exceeded} exceeded, for {month}")?;
+        }
+        writeln!(page, "  month      {:>14} {:>12} {:>12} {:>18}", "transactions", "users", "groups", "net")?;
+        for month in &self.months {
+            writeln!(
+                page,
+                "  {}    {:>14} {:>12} {:>12} {:>18}",
+                month.month,
+                grouped(month.rows),
+                grouped(month.users),
+                grouped(month.groups),
+                money(month.net_cents)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What `--dry-run` prints.
+pub fn plan_text(job: &str, plan: &Plan, months: &[(String, usize)]) -> String {
+    let mut page = String::new();
+    let _ = write_plan(&mut page, job, plan, months);
+    page
+}
+
+fn write_plan(page: &mut String, job: &str, plan: &Plan, months: &[(String, usize)]) -> std::fmt::Result {
+    writeln!(page, "{job}: plan; nothing was written")?;
+    writeln!(
+        page,
+        "  objects    {} listed, {} new ({}), {} held",
+        grouped(plan.listed as u64),
+        grouped(plan.new.len() as u64),
+        size(plan.new_bytes()),
+        plan.held.len()
+    )?;
+    for object in &plan.new {
+        writeln!(page, "  new        {} ({})", printable(&object.name), size(object.size_bytes))?;
+    }
+    for object in &plan.touched {
+        writeln!(page, "  compare    {} (touched since it was counted)", printable(&object.name))?;
+    }
+    for held in &plan.held {
+        writeln!(page, "  held       {}: {}", printable(&held.name), printable(&held.reason))?;
+    }
+    for name in &plan.set_aside {
+        writeln!(page, "  set aside  {} (its name begins with _ or .)", printable(name))?;
+    }
+    for (month, parts) in months {
+        writeln!(page, "  month      {month}: {parts} published parts to be replaced")?;
+    }
+    Ok(())
+}
+
+/// The plan for machines.
+pub fn plan_json(job: &str, plan: &Plan, months: &[(String, usize)]) -> String {
+    let names = |objects: &[crate::input::plan::LogObject]| -> Vec<String> {
+        objects.iter().map(|object| object.name.clone()).collect()
+    };
+    let held: Vec<_> = plan.held.iter().map(|h| serde_json::json!({"source_object": h.name, "reason": h.reason})).collect();
+    let months: Vec<_> = months.iter().map(|(month, parts)| serde_json::json!({"month": month, "parts": parts})).collect();
+    let json = serde_json::json!({
+        "job": job,
+        "outcome": "planned",
+        "inputs": {"objects": plan.listed, "new": plan.new.len(), "held": plan.held.len(), "bytes": plan.new_bytes()},
+        "new": names(&plan.new),
+        "compare": names(&plan.touched),
+        "held": held,
+        "set_aside": plan.set_aside,
+        "months": months,
+    });
+    json.to_string()
+}
+
+/// Names come from a store's listing: whatever they hold stays on its line.
+fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
+fn saturated(cents: i128) -> i64 {
+    i64::try_from(cents).unwrap_or(if cents < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+/// The most memory this process has held, where the system tells.
+pub fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!((size(1023), size(1536), size(5 << 30)), ("1023 B".into(), "1.5 KiB".into(), "5.00 GiB".into()));
+        assert!(peak_memory_bytes() > 0 || cfg!(not(target_os = "linux")));
+    }
+}

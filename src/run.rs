@@ -1,0 +1,189 @@
+//! The story of a run.
+//!
+//! In: a job file and what was typed. Out: a report, and the exit code for cron.
+//! Invariant: a run can be killed at any line and simply started again.
+
+use crate::attempt::{Attempt, Ended, Wish};
+use crate::domain::month::Month;
+use crate::engine::local::{Tuning, content};
+use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
+use crate::input::ledger::{Entry, Ledger};
+use crate::input::plan::{self, CHANGED, Held, LogObject, Plan};
+use crate::input::reference::Reference;
+use crate::job::cli::{ReportForm, RunArgs};
+use crate::job::spec::{JobKind, Spec};
+use crate::limits::COMMIT_ATTEMPTS_MAX;
+use crate::output::lake::Lake;
+use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
+use std::time::{Duration, Instant};
+
+/// Runs a job. Out: what to print on stdout, and the exit code.
+pub fn run(args: &RunArgs) -> Result<(String, u8)> {
+    let spec = Spec::load(&args.job.job, &args.job.sets)?;
+    if spec.kind == JobKind::Sql {
+        return Err(Error::unfit("not yet"));
+    }
+    if args.dry_run {
+        return dry_run(&spec, args.report).map(|text| (text, 0));
+    }
+    let (report, code) = publish(&spec, args.rebuild)?;
+    let text = match args.report {
+        ReportForm::Human => report.to_text(),
+        ReportForm::Json => report.to_json() + "\n",
+    };
+    Ok((text, code))
+}
+
+/// From the logs to the next version of the lake.
+fn publish(spec: &Spec, rebuild: Option<Month>) -> Result<(Report, u8)> {
+    let started = Instant::now();
+    let lake = Lake::open(&spec.output.lake)?;
+    // Before the lake is touched: a job that names no logs leaves no trace.
+    let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
+    lake.probe()?;
+    let _lock = lake.lock()?;
+    lake.catch_up()?;
+    let mut report = Report { job: spec.name.clone(), ..Report::default() };
+    report.inputs.objects = listing.0.len() as u64;
+    let mut reference = None;
+    for attempt in 0..COMMIT_ATTEMPTS_MAX {
+        pause_before(attempt);
+        let head = lake.head_or_create()?;
+        report.table_version = head.table.version();
+        let mut plan = Plan::new(listing.clone(), &head.ledger, spec.limits.rejects_max_ratio.0);
+        let refreshed = compare_touched(&mut plan, &head.ledger)?;
+        let counted = rebuild.map(|month| counted_for(month, &head.ledger, &listing.0)).transpose()?;
+        let wish = match (rebuild, &counted) {
+            (Some(month), Some(objects)) => Wish::Rebuild(month, objects),
+            _ => Wish::Count(&plan.new),
+        };
+        report.hold(&plan.held);
+        report.seconds.plan = started.elapsed().as_secs_f64();
+        if matches!(wish, Wish::Count([])) {
+            return Ok(finish(report, started));
+        }
+        let reference = match &reference {
+            Some(reference) => reference,
+            None => reference.insert(Reference::load(spec)?),
+        };
+        let tuning = Tuning::new(spec.limits.threads, spec.limits.memory.0.0);
+        let progress = Progress::new(plan.new_bytes());
+        let on_bytes = |bytes| progress.advance(bytes);
+        let attempt = Attempt {
+            spec,
+            lake: &lake,
+            head: &head,
+            reference,
+            tuning,
+            started,
+            held: &plan.held,
+            refreshed: &refreshed,
+            on_bytes: &on_bytes,
+        };
+        match attempt.run(&wish, &mut report)? {
+            Ended::Lost => continue,
+            Ended::AllHeld => return Ok(finish(report, started)),
+            Ended::Published => {
+                // The commit stands whatever comes now; the next run catches up what is left.
+                if let Err(error) = lake.catch_up() {
+                    eprintln!("pennymill: published, but alerts wait for the next run: {error}");
+                }
+                return Ok(finish(report, started));
+            }
+        }
+    }
+    let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
+    Err(Error::new(Kind::Temporary, what).at(&lake.place.shown).advise("run again"))
+}
+
+fn finish(mut report: Report, started: Instant) -> (Report, u8) {
+    report.seconds.total = started.elapsed().as_secs_f64();
+    report.peak_memory_bytes = peak_memory_bytes();
+    let code = match report.outcome {
+        RunOutcome::Held => Kind::InputRefused.exit_code(),
+        _ if report.inputs.held > 0 => EXIT_NEEDS_A_LOOK,
+        _ => 0,
+    };
+    (report, code)
+}
+
+fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
+    let lake = Lake::open(&spec.output.lake)?;
+    let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
+    let head = lake.head()?;
+    let ledger = head.as_ref().map(|head| head.ledger.clone()).unwrap_or_default();
+    let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0);
+    let months = crate::engine::local::months_of(&plan.new, &crate::input::reference::zone(spec))?;
+    let parts = |month: &Month| head.as_ref().map_or(0, |head| head.parts_of(*month).len());
+    let months: Vec<(String, usize)> = months.iter().map(|m| (m.to_string(), parts(m))).collect();
+    Ok(match form {
+        ReportForm::Json => plan_json(&spec.name, &plan, &months) + "\n",
+        ReportForm::Human => plan_text(&spec.name, &plan, &months),
+    })
+}
+
+/// Objects that were touched since they were counted: those that say the same stay counted, under
+/// their new etag; the others are held.
+fn compare_touched(plan: &mut Plan, ledger: &Ledger) -> Result<Ledger> {
+    let mut refreshed = Ledger::default();
+    for object in std::mem::take(&mut plan.touched) {
+        let entry = &ledger.entries[&object.name];
+        match content(&object)? {
+            Ok(content) if content.to_string() == entry.content_hash => {
+                let entry = Entry { etag: object.version.clone(), ..entry.clone() };
+                refreshed.entries.insert(object.name.clone(), entry);
+            }
+            _ => plan.held.push(Held { name: object.name.clone(), reason: CHANGED.into() }),
+        }
+    }
+    Ok(refreshed)
+}
+
+/// The objects that a month was counted from. Errors when one is gone.
+fn counted_for(month: Month, ledger: &Ledger, listed: &[LogObject]) -> Result<Vec<LogObject>> {
+    let touches = |entry: &Entry| entry.months.iter().any(|m| m.month == month);
+    let names = ledger.counted().filter(|(_, entry)| touches(entry)).map(|(name, _)| name);
+    let find = |name: &String| {
+        let found = listed.iter().find(|object| object.name == *name).cloned();
+        found.ok_or_else(|| {
+            let error = Error::new(Kind::NotFound, "a raw log that was counted for the month is gone").at(name);
+            error.advise("restore it, or rebuild with `input.logs` where it lies")
+        })
+    };
+    let objects: Vec<LogObject> = names.map(find).collect::<Result<_>>()?;
+    match objects.is_empty() {
+        true => Err(Error::new(Kind::NotFound, format!("nothing was counted for {month}"))),
+        false => Ok(objects),
+    }
+}
+
+/// Losers of a race wait a little, each another time.
+fn pause_before(attempt: u32) {
+    if attempt > 0 {
+        let jitter = u64::from(uuid::Uuid::now_v7().as_bytes()[15]);
+        std::thread::sleep(Duration::from_millis(u64::from(attempt) * 100 + jitter));
+    }
+}
+
+/// A bar on a terminal, nothing in a log.
+struct Progress(indicatif::ProgressBar);
+
+impl Progress {
+    fn new(bytes: u64) -> Progress {
+        let bar = indicatif::ProgressBar::new(bytes);
+        if let Ok(style) = indicatif::ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}") {
+            bar.set_style(style);
+        }
+        Progress(bar)
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

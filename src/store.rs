@@ -1,0 +1,369 @@
+//! Where bytes live: the only file that names a cloud.
+//!
+//! In: a URL or a path as the user wrote it. Out: an object store and a path in it.
+//! Invariant: what a local store says is written is on the disk, name and all; credentials come
+//! from `AWS_*`, `AZURE_*` and `GOOGLE_*` alone and appear in no message.
+
+use crate::error::{Error, Kind, Result};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
+};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use url::Url;
+
+/// Waits for a future of a store on the program's one runtime. Never call it from async code.
+pub fn wait<F: Future>(future: F) -> F::Output {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let build = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("the system lets us start threads")
+    };
+    RUNTIME.get_or_init(build).block_on(future)
+}
+
+/// An object or a prefix in a store.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub store: Arc<dyn ObjectStore>,
+    pub path: Path,
+    /// As the user wrote it, without a query string: fit for messages and for the ledger.
+    pub shown: String,
+    pub url: Url,
+}
+
+impl Place {
+    /// Opens `file://`, `s3://`, `gs://` and `az://` URLs, and paths of the local file system,
+    /// relative ones from the working directory. Errors: another scheme, unusable credentials.
+    pub fn open(text: &str) -> Result<Place> {
+        match text.split_once("://") {
+            Some((scheme, _)) => Place::open_url(text, scheme),
+            None => Place::open_path(text, text),
+        }
+    }
+
+    fn open_path(path: &str, shown: &str) -> Result<Place> {
+        let unfit = |what: String| Error::unfit(what).at(shown);
+        let absolute = std::path::absolute(path).map_err(|e| unfit(e.to_string()))?;
+        let parsed = Path::from_absolute_path(&absolute).map_err(|e| unfit(e.to_string()))?;
+        let url = Url::from_directory_path(&absolute).map_err(|()| unfit("not a path".into()))?;
+        let store = Arc::new(SyncedLocal { inner: LocalFileSystem::new() });
+        Ok(Place { store, path: parsed, shown: shown.to_string(), url })
+    }
+
+    fn open_url(text: &str, scheme: &str) -> Result<Place> {
+        let url = Url::parse(text).map_err(|e| Error::unfit(format!("not a URL: {e}")))?;
+        let shown = without_credentials(&url);
+        let variables = match scheme {
+            "file" => {
+                let path = url.to_file_path().map_err(|()| Error::unfit("not a local path").at(&shown))?;
+                return Place::open_path(&path.to_string_lossy(), &shown);
+            }
+            "s3" => "AWS_",
+            "gs" => "GOOGLE_",
+            "az" => "AZURE_",
+            _ => {
+                let what = format!("no store is known for `{scheme}://`");
+                return Err(Error::unfit(what).advise("use file://, s3://, gs://, az:// or a path"));
+            }
+        };
+        // Without their prefix, `TOKEN` or `REGION` of some other program would be taken for ours.
+        let options = std::env::vars().filter(|(name, _)| name.starts_with(variables));
+        let options = options.map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let (store, path) =
+            object_store::parse_url_opts(&url, options).map_err(|e| Error::from(e).at(&shown))?;
+        Ok(Place { store: store.into(), path, shown, url })
+    }
+
+    /// The place of a name below this one.
+    pub fn child(&self, name: &str) -> Place {
+        let path = name.split('/').fold(self.path.clone(), |path, segment| path.join(segment));
+        let shown = format!("{}/{name}", self.shown.trim_end_matches('/'));
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}/{name}", self.url.path().trim_end_matches('/')));
+        Place { store: self.store.clone(), path, shown, url }
+    }
+
+    /// The object's description; none when there is no such object.
+    pub fn head(&self) -> Result<Option<ObjectMeta>> {
+        match wait(self.store.head(&self.path)) {
+            Ok(meta) => Ok(Some(meta)),
+            // A directory of a local store is no object.
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// All objects below, sorted by path: local listings come in any order.
+    pub fn list(&self) -> Result<Vec<ObjectMeta>> {
+        let listed = self.store.list(Some(&self.path)).try_collect::<Vec<_>>();
+        let mut listed = wait(listed).or_else(|e| self.fail(e))?;
+        listed.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(listed)
+    }
+
+    /// The whole object. Errors with `NotFound` when there is none.
+    pub fn read(&self) -> Result<Bytes> {
+        let bytes = async { self.store.get(&self.path).await?.bytes().await };
+        wait(bytes).or_else(|e| self.fail(e))
+    }
+
+    /// Writes an object under a name that nobody has used. Errors when there is one already.
+    pub fn create(&self, bytes: Bytes) -> Result<()> {
+        let mode = PutOptions::from(PutMode::Create);
+        wait(self.store.put_opts(&self.path, bytes.into(), mode)).or_else(|e| self.fail(e))?;
+        Ok(())
+    }
+
+    fn fail<T>(&self, error: object_store::Error) -> Result<T> {
+        Err(Error::from(error).at(&self.shown))
+    }
+}
+
+/// Makes sure of the one thing that publishing stands on: a store that does not overwrite what
+/// is created twice. The probe object stays, so a lake is probed once.
+pub fn probe(lake: &Place) -> Result<()> {
+    let probe = lake.child("_runs/_probe");
+    if probe.head()?.is_some() {
+        return Ok(());
+    }
+    let create = |body: &'static [u8]| {
+        let mode = PutOptions::from(PutMode::Create);
+        wait(probe.store.put_opts(&probe.path, Bytes::from_static(body).into(), mode))
+    };
+    let unfit = |what: &str| Error::unfit(what).at(&lake.shown).advise("use another store for the lake");
+    match create(b"first") {
+        // Two runs may probe at the same time.
+        Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+        Err(error) => return Err(cannot_write(error).at(&lake.shown)),
+    }
+    match create(b"second") {
+        Err(object_store::Error::AlreadyExists { .. }) => {}
+        Err(error) => return Err(cannot_write(error).at(&lake.shown)),
+        Ok(_) => return Err(unfit("the store overwrites an object that is created twice")),
+    }
+    match probe.read()?.as_ref() {
+        b"first" => Ok(()),
+        _ => Err(unfit("the store does not give back what was created first")),
+    }
+}
+
+/// A store that cannot even be written is a matter for its owner, not for another try.
+fn cannot_write(error: object_store::Error) -> Error {
+    let error = Error::from(error);
+    match error.kind {
+        Kind::NotFound => Error::new(Kind::Unfit, error.to_string()),
+        _ => error,
+    }
+}
+
+fn without_credentials(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Errors only for URLs that cannot carry credentials in the first place.
+    (url.set_password(None).ok(), url.set_username("").ok());
+    url.to_string()
+}
+
+/// The local file system, with every object synced before it gets its name and its name synced
+/// before the put returns. Without both, a power cut leaves commits gone or empty.
+#[derive(Debug)]
+struct SyncedLocal {
+    inner: LocalFileSystem,
+}
+
+impl fmt::Display for SyncedLocal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("local files")
+    }
+}
+
+/// Listings of the inner store skip names that end in `#` and digits.
+const STAGED_SUFFIX: &str = "#0";
+
+/// Writes the object beside its place, syncs it, names it, and syncs the directory.
+fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io::Result<()> {
+    let directory = target.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
+    create_synced_directory(directory)?;
+    let mut staged = tempfile::Builder::new().suffix(STAGED_SUFFIX).tempfile_in(directory)?;
+    payload.iter().try_for_each(|bytes| staged.write_all(bytes))?;
+    staged.as_file().sync_all()?;
+    make_readable(staged.as_file())?;
+    match mode {
+        PutMode::Create => drop(staged.persist_noclobber(&target)?),
+        _ => drop(staged.persist(&target)?),
+    }
+    File::open(directory)?.sync_all()
+}
+
+/// Temporary files are private; objects follow what other programs of this user would create.
+fn make_readable(file: &File) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+/// Creates what is missing, from the top, and syncs each new name.
+fn create_synced_directory(directory: &std::path::Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory.parent().ok_or(std::io::ErrorKind::NotFound)?;
+    create_synced_directory(parent)?;
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        result => result?,
+    }
+    File::open(parent)?.sync_all()
+}
+
+async fn put_in_background(
+    target: PathBuf,
+    path: String,
+    payload: PutPayload,
+    mode: PutMode,
+) -> object_store::Result<PutResult> {
+    let put = tokio::task::spawn_blocking(move || put_synced(target, &payload, &mode)).await?;
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            object_store::Error::AlreadyExists { path, source: source.into() }
+        }
+        _ => object_store::Error::Generic { store: "local files", source: source.into() },
+    };
+    put.map_err(failed)?;
+    Ok(PutResult { e_tag: None, version: None })
+}
+
+/// A multipart upload that is synced like a put.
+#[derive(Debug)]
+struct SyncedUpload {
+    target: PathBuf,
+    path: String,
+    bytes: Vec<u8>,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for SyncedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        data.iter().for_each(|bytes| self.bytes.extend_from_slice(bytes));
+        Box::pin(async { Ok(()) })
+    }
+
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        let bytes = std::mem::take(&mut self.bytes);
+        put_in_background(self.target.clone(), self.path.clone(), bytes.into(), PutMode::Overwrite).await
+    }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for SyncedLocal {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let target = self.inner.path_to_filesystem(location)?;
+        put_in_background(target, location.to_string(), payload, options.mode).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        // Only checkpoints outgrow one put here; they are held whole, to be synced like the rest.
+        let _ = options;
+        let target = self.inner.path_to_filesystem(location)?;
+        Ok(Box::new(SyncedUpload { target, path: location.to_string(), bytes: Vec::new() }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn get_ranges(
+        &self,
+        location: &Path,
+        ranges: &[std::ops::Range<u64>],
+    ) -> object_store::Result<Vec<Bytes>> {
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
+        self.inner.rename_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_created_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Place::open(folder.path().to_str().unwrap()).unwrap();
+        probe(&lake).unwrap();
+        probe(&lake).unwrap();
+        let object = lake.child("a/b/c.txt");
+        object.create(Bytes::from_static(b"one")).unwrap();
+        assert!(object.create(Bytes::from_static(b"two")).is_err());
+        assert_eq!(object.read().unwrap().as_ref(), b"one");
+        assert_eq!(lake.child("a").list().unwrap().len(), 1, "nothing staged is left or listed");
+    }
+
+    #[test]
+    fn other_schemes_and_credentials_in_urls() {
+        let error = Place::open("ftp://host/x").unwrap_err();
+        assert!(error.to_string().contains("no store is known for `ftp://`"));
+        let url = Url::parse("s3://key:secret@bucket/a?sig=secret#secret").unwrap();
+        assert_eq!(without_credentials(&url), "s3://bucket/a");
+    }
+}
