@@ -127,9 +127,7 @@ impl Attempt<'_> {
     /// Reads all objects; where some have to be held, reads again without them, so that nothing
     /// of them is in the sums.
     fn read(&self, wish: &Wish, rules: &MapRules) -> Result<Read> {
-        let mut categorizer = Categorizer::new(self.reference.categories.uncategorized());
-        self.reference.sellers.iter().for_each(|(seller, category)| categorizer.add_seller(seller, *category));
-        self.reference.choices.iter().for_each(|choice| categorizer.add_choice(choice.clone()));
+        let categorizer = Categorizer::of(self.reference);
         let mut objects = wish.objects().to_vec();
         let mut held = Vec::new();
         loop {

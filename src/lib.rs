@@ -18,9 +18,16 @@ pub mod kernel;
 
 pub mod engine;
 
+pub mod generate;
+
 pub mod output;
 
 pub mod report;
 
+pub mod check;
+pub mod query;
+
 pub mod attempt;
+pub mod sql_job;
+
 pub mod run;

@@ -1,18 +1,18 @@
 //! Parse, run, print one error, exit with its code.
 
 use clap::Parser;
-use pennymill::job::cli::{Cli, Command};
+use pennymill::error::{Error, Result};
+use pennymill::generate::{Compression, Options, generate};
+use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
+use pennymill::{check, query, run, schema};
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match &cli.command {
-        Command::Run(args) => pennymill::run::run(args),
-        _ => Ok((String::new(), 0)),
-    };
-    match done {
+    match dispatch(&Cli::parse().command) {
         Ok((text, code)) => {
-            print!("{text}");
+            // A reader that closed its end, such as `head`, has seen what it wanted.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::from(code)
         }
         Err(error) => {
@@ -20,4 +20,45 @@ fn main() -> ExitCode {
             ExitCode::from(error.kind.exit_code())
         }
     }
+}
+
+/// What goes to stdout, and the exit code.
+fn dispatch(command: &Command) -> Result<(String, u8)> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args).map(|text| (text, 0)),
+        Command::Query(args) => query::run(args).map(|()| (String::new(), 0)),
+        Command::Generate(args) => make(args).map(|text| (text, 0)),
+        Command::Schema { dataset: None } => {
+            Ok((schema::datasets().map(|name| format!("{name}\n")).collect(), 0))
+        }
+        Command::Schema { dataset: Some(name) } => match schema::contract(name) {
+            Some(contract) => Ok((contract.to_string(), 0)),
+            None => {
+                let names: Vec<&str> = schema::datasets().collect();
+                let error = Error::unfit(format!("there is no dataset `{name}`"));
+                Err(error.advise(format!("the datasets are: {}", names.join(", "))))
+            }
+        },
+    }
+}
+
+fn make(args: &GenerateArgs) -> Result<String> {
+    let options = Options {
+        rows: args.rows,
+        users: args.users,
+        sellers: args.sellers,
+        months: args.months,
+        files: args.files,
+        seed: args.seed,
+        out: args.out.clone(),
+        compress: args.compress.map(|form| match form {
+            CompressForm::Gz => Compression::Gzip,
+            CompressForm::Zst => Compression::Zstd,
+        }),
+        reject_ratio: args.reject_ratio,
+    };
+    let made = generate(&options)?;
+    let (rows, bytes, files) = (made.rows, made.log_bytes(), made.logs.len());
+    Ok(format!("{}: {rows} rows, {bytes} bytes in {files} logs\n", args.out.display()))
 }

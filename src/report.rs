@@ -88,6 +88,9 @@ pub struct Report {
     pub peak_memory_bytes: u64,
     pub spilled_bytes: u64,
     pub table_version: u64,
+    /// The table of a job of kind `sql`, and its rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published_table: Option<(String, u64)>,
 }
 
 impl Report {
@@ -135,8 +138,10 @@ impl Report {
             RunOutcome::Held => "nothing published: every new input is held".to_string(),
         };
         writeln!(page, "{}: {outcome}", self.job)?;
-        if self.outcome == RunOutcome::Published {
-            self.write_published(page)?;
+        match (&self.published_table, self.outcome) {
+            (Some((table, rows)), _) => writeln!(page, "  table      {table}: {} rows", grouped(*rows))?,
+            (None, RunOutcome::Published) => self.write_published(page)?,
+            _ => {}
         }
         for held in &self.held {
             writeln!(page, "  held       {}: {}", printable(&held.source_object), printable(&held.reason))?;

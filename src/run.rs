@@ -14,19 +14,20 @@ use crate::job::cli::{ReportForm, RunArgs};
 use crate::job::spec::{JobKind, Spec};
 use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::lake::Lake;
+use crate::sql_job;
 use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
 use std::time::{Duration, Instant};
 
 /// Runs a job. Out: what to print on stdout, and the exit code.
 pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     let spec = Spec::load(&args.job.job, &args.job.sets)?;
-    if spec.kind == JobKind::Sql {
-        return Err(Error::unfit("not yet"));
-    }
     if args.dry_run {
         return dry_run(&spec, args.report).map(|text| (text, 0));
     }
-    let (report, code) = publish(&spec, args.rebuild)?;
+    let (report, code) = match spec.kind {
+        JobKind::Spending => publish(&spec, args.rebuild, &tuning(&spec))?,
+        JobKind::Sql => (sql_job::publish(&spec)?, 0),
+    };
     let text = match args.report {
         ReportForm::Human => report.to_text(),
         ReportForm::Json => report.to_json() + "\n",
@@ -34,8 +35,14 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     Ok((text, code))
 }
 
-/// From the logs to the next version of the lake.
-fn publish(spec: &Spec, rebuild: Option<Month>) -> Result<(Report, u8)> {
+/// How a job asks to be run.
+pub fn tuning(spec: &Spec) -> Tuning {
+    Tuning::new(spec.limits.threads, spec.limits.memory.0.0)
+}
+
+/// From the logs to the next version of the lake. `tuning` changes the time it takes, never a
+/// byte of what is published.
+pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(Report, u8)> {
     let started = Instant::now();
     let lake = Lake::open(&spec.output.lake)?;
     // Before the lake is touched: a job that names no logs leaves no trace.
@@ -66,7 +73,6 @@ fn publish(spec: &Spec, rebuild: Option<Month>) -> Result<(Report, u8)> {
             Some(reference) => reference,
             None => reference.insert(Reference::load(spec)?),
         };
-        let tuning = Tuning::new(spec.limits.threads, spec.limits.memory.0.0);
         let progress = Progress::new(plan.new_bytes());
         let on_bytes = |bytes| progress.advance(bytes);
         let attempt = Attempt {
@@ -74,7 +80,7 @@ fn publish(spec: &Spec, rebuild: Option<Month>) -> Result<(Report, u8)> {
             lake: &lake,
             head: &head,
             reference,
-            tuning,
+            tuning: *tuning,
             started,
             held: &plan.held,
             refreshed: &refreshed,

@@ -115,8 +115,13 @@ impl Place {
 
     /// The whole object. Errors with `NotFound` when there is none.
     pub fn read(&self) -> Result<Bytes> {
+        wait(self.read_now())
+    }
+
+    /// [`Place::read`] for async code.
+    pub async fn read_now(&self) -> Result<Bytes> {
         let bytes = async { self.store.get(&self.path).await?.bytes().await };
-        wait(bytes).or_else(|e| self.fail(e))
+        bytes.await.or_else(|e| self.fail(e))
     }
 
     /// Writes an object under a name that nobody has used. Errors when there is one already.

@@ -73,10 +73,10 @@ mod tests {
     #[test]
     fn levels_at_their_edges() {
         let level = |spent, budget| AlertLevel::of(spent, budget, 800_000);
-        assert_eq!(level(79_99, 100_00), None);
-        assert_eq!(level(80_00, 100_00), Some(AlertLevel::Approaching));
-        assert_eq!(level(100_00, 100_00), Some(AlertLevel::Approaching));
-        assert_eq!(level(100_01, 100_00), Some(AlertLevel::Exceeded));
+        assert_eq!(level(7999, 10_000), None);
+        assert_eq!(level(8000, 10_000), Some(AlertLevel::Approaching));
+        assert_eq!(level(10_000, 10_000), Some(AlertLevel::Approaching));
+        assert_eq!(level(10_001, 10_000), Some(AlertLevel::Exceeded));
         assert_eq!(level(1, 0), Some(AlertLevel::Exceeded));
         assert_eq!(level(0, 0), None);
         assert_eq!(level(-5, 0), None);

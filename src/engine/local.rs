@@ -178,7 +178,7 @@ impl<'a, R: Record> Work<'a, R> {
 
 /// Reads the lines of a split; `on_block` hears how many bytes the block took. The inner error is
 /// damage: the object cannot be read to its end.
-fn scan(
+pub fn scan(
     object: &LogObject,
     split: Split,
     read_bytes: usize,

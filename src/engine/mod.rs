@@ -1,9 +1,13 @@
 //! Who runs the kernel: rayon on one machine, DataFusion for questions in SQL.
 //!
-//! In: a plan and the rules. Out: sums by month, outcomes by object.
+//! In: a plan and the rules. Out: sums by month, outcomes by object, answers to questions.
 //! Invariant: any number of threads, any splits and any order give the same sums.
 
+pub mod format;
 pub mod local;
+pub mod raw;
 pub mod reduce;
+pub mod rows;
 pub mod settle;
 pub mod shuffle;
+pub mod sql;

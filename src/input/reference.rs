@@ -42,7 +42,7 @@ pub fn zone(spec: &Spec) -> Zone {
 }
 
 impl Reference {
-    /// Loads every table that the job names.
+    /// Loads every table that the job names. Where none is named there is nothing to know.
     pub fn load(spec: &Spec) -> Result<Reference> {
         let input = &spec.input;
         let categories = categories(input)?;

@@ -49,6 +49,7 @@ pub struct Spec {
     /// The SQL file of a job of kind `sql`, beside the job file.
     #[serde(default)]
     pub query: Option<String>,
+    #[serde(default)]
     pub input: Input,
     pub output: Output,
     #[serde(default)]

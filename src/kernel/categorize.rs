@@ -9,6 +9,7 @@
 use super::normalize::normalize;
 use crate::domain::category::{CategoryId, CategorySource, Choice};
 use crate::domain::transaction::Transaction;
+use crate::input::reference::Reference;
 use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
 use std::collections::HashMap;
@@ -29,6 +30,14 @@ pub struct Categorizer {
 impl Categorizer {
     pub fn new(uncategorized: CategoryId) -> Categorizer {
         Categorizer { uncategorized: Some(uncategorized), ..Categorizer::default() }
+    }
+
+    /// The rules that a job's reference tables amount to.
+    pub fn of(reference: &Reference) -> Categorizer {
+        let mut categorizer = Categorizer::new(reference.categories.uncategorized());
+        reference.sellers.iter().for_each(|(seller, category)| categorizer.add_seller(seller, *category));
+        reference.choices.iter().for_each(|choice| categorizer.add_choice(choice.clone()));
+        categorizer
     }
 
     /// Adds a dictionary entry. One that contradicts an earlier entry of the same name takes

@@ -104,8 +104,8 @@ mod tests {
             month: "2025-01".parse().unwrap(),
             category: "gas".into(),
             level,
-            spent_cents: 90_05,
-            budget: Budget { amount_cents: 100_00, source: BudgetSource::Template },
+            spent_cents: 9005,
+            budget: Budget { amount_cents: 10_000, source: BudgetSource::Template },
             threshold_millionths: 800_000,
         };
         let (approaching, exceeded) = (alert(AlertLevel::Approaching), alert(AlertLevel::Exceeded));

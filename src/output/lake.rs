@@ -6,7 +6,7 @@
 
 use super::alerts::{Emitted, read_emitted};
 use super::commit::{CommitInfo, Outcome};
-use super::manifest::{Manifest, PartRecord};
+use super::manifest::{FileRecord, Manifest, PartRecord};
 use super::part::sha256;
 use super::table::Table;
 use crate::domain::month::Month;
@@ -27,7 +27,7 @@ pub const BUDGET_ALERTS: &str = "budget_alerts";
 pub const TRANSACTIONS: &str = "transactions";
 
 /// Who commits, in the tables' `txn` actions; its version is that of `monthly_spending`.
-const APPLICATION: &str = "pennymill";
+pub const APPLICATION: &str = "pennymill";
 
 /// The key of commitInfo that names the manifest, and the one with its checksum.
 const MANIFEST: &str = "manifest";
@@ -89,13 +89,41 @@ impl Lake {
         }
     }
 
+    /// Rooted at the lake.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
     /// A table of the lake, if it is there.
     pub fn table(&self, name: &str) -> Result<Option<Table>> {
-        wait(Table::open(&self.store, name)).map_err(|e| e.at(&self.place.shown))
+        wait(self.table_now(name))
+    }
+
+    /// [`Lake::table`] for async code.
+    pub async fn table_now(&self, name: &str) -> Result<Option<Table>> {
+        Table::open(&self.store, name).await.map_err(|e| e.at(&self.place.shown))
     }
 
     pub fn open_or_create(&self, name: &str, schema: &SchemaRef, partitions: &[&str]) -> Result<Table> {
         wait(Table::open_or_create(&self.store, name, schema, partitions)).map_err(|e| e.at(&self.place.shown))
+    }
+
+    /// The table of a job of kind `sql`.
+    pub fn open_or_create_for_job(&self, name: &str, schema: &SchemaRef) -> Result<Table> {
+        if [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, "rejects"].contains(&name) {
+            let error = Error::unfit(format!("`{name}` is a table of the spending job"));
+            return Err(error.advise("give the job another name, or another output.table"));
+        }
+        self.open_or_create(name, schema, &[])
+    }
+
+    /// The names of the tables that jobs of kind `sql` have published.
+    pub async fn published_by_jobs(&self) -> Result<Vec<String>> {
+        let listed = self.store.list_with_delimiter(None).await;
+        let prefixes = listed.map_err(|e| Error::from(e).at(&self.place.shown))?.common_prefixes;
+        let names = prefixes.iter().map(|prefix| prefix.as_ref().to_string());
+        let ours = [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS];
+        Ok(names.filter(|name| !name.starts_with('_') && !ours.contains(&name.as_str())).collect())
     }
 
     /// The head; none in a lake that nothing was published to.
@@ -127,7 +155,7 @@ impl Lake {
     /// The manifest of the newest commit that has one: other programs may compact in between.
     fn newest_manifest(&self, table: &Table) -> Result<Option<Manifest>> {
         for version in (1..=table.version()).rev() {
-            if let Some(manifest) = self.manifest(table, version)? {
+            if let Some(manifest) = wait(self.manifest(table, version))? {
                 return Ok(Some(manifest));
             }
         }
@@ -135,12 +163,12 @@ impl Lake {
     }
 
     /// The manifest of a commit, held to its checksum.
-    pub fn manifest(&self, table: &Table, version: u64) -> Result<Option<Manifest>> {
-        let metadata = wait(table.commit_metadata(version))?.unwrap_or_default();
+    pub async fn manifest(&self, table: &Table, version: u64) -> Result<Option<Manifest>> {
+        let metadata = table.commit_metadata(version).await?.unwrap_or_default();
         let (Some(path), Some(checksum)) = (metadata.get(MANIFEST), metadata.get(MANIFEST_SHA256)) else {
             return Ok(None);
         };
-        let bytes = self.place.child(path).read()?;
+        let bytes = self.place.child(path).read_now().await?;
         if sha256(&bytes) != *checksum {
             return Err(damaged(path));
         }
@@ -194,7 +222,7 @@ impl Lake {
             None => 0,
         };
         for version in done + 1..=spending.version() {
-            let Some(manifest) = self.manifest(spending, version)? else { continue };
+            let Some(manifest) = wait(self.manifest(spending, version))? else { continue };
             let add: Vec<PartFile> = parts(&manifest).iter().map(PartRecord::file).collect();
             if add.is_empty() {
                 continue;
@@ -227,11 +255,13 @@ impl Lake {
     }
 
     /// All rejects that committed runs have published, newest first.
-    pub fn rejects(&self) -> Result<Vec<super::manifest::FileRecord>> {
-        let Some(table) = self.table(MONTHLY_SPENDING)? else { return Ok(Vec::new()) };
-        let versions = (1..=table.version()).rev();
-        let manifests = versions.filter_map(|version| self.manifest(&table, version).transpose());
-        manifests.filter_map(|manifest| manifest.map(|m| m.rejects).transpose()).collect()
+    pub async fn rejects(&self) -> Result<Vec<FileRecord>> {
+        let Some(table) = self.table_now(MONTHLY_SPENDING).await? else { return Ok(Vec::new()) };
+        let mut rejects = Vec::new();
+        for version in (1..=table.version()).rev() {
+            rejects.extend(self.manifest(&table, version).await?.and_then(|manifest| manifest.rejects));
+        }
+        Ok(rejects)
     }
 }
 

@@ -5,50 +5,19 @@
 //! the bytes depend neither on splits nor on threads.
 
 use super::part::{self, WrittenPart};
-use crate::domain::category::{Categories, CategoryId, CategorySource};
+use crate::domain::category::Categories;
 use crate::domain::month::Month;
-use crate::domain::transaction::Transaction;
 use crate::engine::local::Record;
+use crate::engine::rows::{self, Row, SplitRows};
 use crate::error::{Error, Result};
 use crate::input::plan::{LogObject, Split};
 use crate::input::published::PartFile;
-use crate::kernel::fused::Recorder;
 use crate::limits::PART_TRANSACTIONS;
 use crate::schema;
 use crate::store::Place;
-use arrow::array::{
-    ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow::array::RecordBatch;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
-struct Row {
-    user_id: u64,
-    occurred_at_micros: i64,
-    amount_cents: i64,
-    line: u64,
-    category: CategoryId,
-    source: CategorySource,
-    seller: Box<str>,
-}
-
-/// What one worker saw of one split.
-#[derive(Default)]
-pub struct SplitRows(BTreeMap<Month, Vec<Row>>);
-
-impl Recorder for SplitRows {
-    fn record(&mut self, transaction: &Transaction, category: CategoryId, source: CategorySource, line: u64) {
-        self.0.entry(transaction.month).or_default().push(Row {
-            user_id: transaction.user_id,
-            occurred_at_micros: transaction.occurred_at_micros,
-            amount_cents: transaction.amount_cents,
-            line,
-            category,
-            source,
-            seller: transaction.seller.into(),
-        });
-    }
-}
+use std::sync::Mutex;
 
 /// Writes the table's parts while the map goes on.
 pub struct TransactionWriter<'a> {
@@ -98,7 +67,7 @@ impl TransactionWriter<'_> {
             (state.object, state.lines_before) = (split.object, 0);
         }
         let before = state.lines_before;
-        for (month, rows) in rows.0 {
+        for (month, rows) in rows.by_month {
             let rows = rows.into_iter().map(|row| Row { line: row.line + before, ..row });
             state.rows.entry(month).or_default().extend(rows);
         }
@@ -123,21 +92,7 @@ impl TransactionWriter<'_> {
     }
 
     fn write(&self, path: &str, rows: &[Row], source_object: &str) -> Result<WrittenPart> {
-        let texts = |text: &dyn Fn(&Row) -> String| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(rows.iter().map(text)))
-        };
-        let times = rows.iter().map(|row| row.occurred_at_micros);
-        let amounts = rows.iter().map(|row| i128::from(row.amount_cents));
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.user_id as i64))),
-            Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC")),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &*row.seller))),
-            Arc::new(Decimal128Array::from_iter_values(amounts).with_data_type(schema::AMOUNT)),
-            texts(&|row| self.categories.code(row.category).into()),
-            texts(&|row| row.source.name().into()),
-            texts(&|_| source_object.into()),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.line as i64 + 1))),
-        ];
+        let columns = rows::columns(rows, self.categories, source_object);
         let schema = part::without_partition_column(&schema::transactions());
         let batch = RecordBatch::try_new(schema.clone(), columns);
         let batch = batch.map_err(|e| Error::invariant(format!("transactions are no table: {e}")))?;

@@ -1,0 +1,109 @@
+//! A job of kind `sql`: the answer to a question, published as a table of the lake.
+//!
+//! In: a job and the `.sql` file beside it. Out: the next version of its table.
+//! Invariant: a reader sees the table as it was or as the answer says, never half.
+
+use crate::error::{Error, Kind, Result};
+use crate::input::published::PartFile;
+use crate::job::spec::Spec;
+use crate::limits::COMMIT_ATTEMPTS_MAX;
+use crate::output::commit::{CommitInfo, Outcome};
+use crate::output::lake::{APPLICATION, Lake};
+use crate::output::part;
+use crate::query::answer;
+use crate::report::{Report, RunOutcome, peak_memory_bytes};
+use crate::store::wait;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use futures::TryStreamExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Asks, and replaces the job's table by the answer.
+pub fn publish(spec: &Spec) -> Result<Report> {
+    let started = Instant::now();
+    let lake = Lake::open(&spec.output.lake)?;
+    let name = spec.output.table.clone().unwrap_or_else(|| spec.name.clone());
+    let (schema, batches) = ask(spec, &lake)?;
+    lake.probe()?;
+    let _lock = lake.lock()?;
+    let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    let asked = started.elapsed().as_secs_f64();
+    for _ in 0..COMMIT_ATTEMPTS_MAX {
+        let run_id = uuid::Uuid::now_v7().to_string();
+        let table = lake.open_or_create_for_job(&name, &schema)?;
+        let bytes = part::encode(&schema, &batches, &[])?;
+        let place = lake.place.child(&name);
+        let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;
+        part::read_back(&place.child(&written.path), &written)?;
+        let add = PartFile {
+            path: written.path,
+            size_bytes: written.size_bytes,
+            rows,
+            month: None,
+            stats: Some(written.stats),
+        };
+        let info = CommitInfo {
+            run_id: run_id.clone(),
+            application: APPLICATION.to_string(),
+            application_version: table.version() as i64 + 1,
+            metadata: BTreeMap::new(),
+        };
+        if let Outcome::Committed { version } = wait(table.commit(&[add], &table.files()?, &info))? {
+            let mut report = Report { run_id, job: spec.name.clone(), ..Report::default() };
+            (report.outcome, report.table_version) = (RunOutcome::Published, version);
+            report.published_table = Some((name, rows));
+            report.seconds.map = asked;
+            report.seconds.total = started.elapsed().as_secs_f64();
+            report.seconds.publish = report.seconds.total - asked;
+            report.peak_memory_bytes = peak_memory_bytes();
+            return Ok(report);
+        }
+    }
+    let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
+    Err(Error::new(Kind::Temporary, what).at(&name).advise("run again"))
+}
+
+fn ask(spec: &Spec, lake: &Lake) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let file = spec.folder.join(spec.query.as_deref().unwrap_or_default());
+    let shown = file.display().to_string();
+    let sql = std::fs::read_to_string(&file).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::new(Kind::NotFound, "there is no such query file").at(&shown),
+        _ => Error::from(e).at(&shown),
+    })?;
+    let limits = &spec.limits;
+    wait(async {
+        let answer = answer(lake, Vec::new(), &sql, limits.memory.0.0 as usize, limits.threads).await?;
+        let schema = publishable(&answer.schema);
+        let batches: Vec<RecordBatch> =
+            answer.rows.try_collect().await.map_err(crate::engine::sql::reading_failed)?;
+        let recast = batches.iter().map(|batch| recast(batch, &schema)).collect::<Result<_>>()?;
+        Ok((schema, recast))
+    })
+}
+
+/// Delta has no views, dictionaries or unsigned integers: plain types of the same values.
+fn publishable(schema: &SchemaRef) -> SchemaRef {
+    use arrow::datatypes::DataType as Type;
+    let plain = |kind: &Type| match kind {
+        Type::Utf8View | Type::LargeUtf8 => Type::Utf8,
+        Type::BinaryView | Type::LargeBinary => Type::Binary,
+        Type::UInt8 | Type::UInt16 => Type::Int32,
+        Type::UInt32 => Type::Int64,
+        Type::UInt64 => Type::Decimal128(20, 0),
+        Type::Dictionary(_, value) => *value.clone(),
+        other => other.clone(),
+    };
+    let fields = schema.fields().iter().map(|field| {
+        arrow::datatypes::Field::new(field.name(), plain(field.data_type()), field.is_nullable())
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn recast(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let broken = |e: arrow::error::ArrowError| Error::invariant(format!("an answer is no table: {e}"));
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| arrow::compute::cast(column, field.data_type()));
+    RecordBatch::try_new(schema.clone(), columns.collect::<Result<_, _>>().map_err(broken)?).map_err(broken)
+}

@@ -1,0 +1,53 @@
+//! Other programs read what we publish: `deltalake` and `polars` from PyPI, and plain Parquet.
+//!
+//! In: a lake of the sample logs. Out: their sums, equal to ours to the cent.
+//! Invariant: skips, and says so, only where there is no Python; their packages go into a virtual
+//! environment outside the project.
+
+use crate::support::Scratch;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SCRIPT: &str = include_str!("readers.py");
+
+/// A Python with the readers in it, made once per machine.
+fn python() -> Option<PathBuf> {
+    let works = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        println!("skipped: there is no Python 3 with venv");
+        return None;
+    }
+    let home = std::env::var("XDG_CACHE_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"));
+    let folder = Path::new(&home.unwrap()).join("pennymill/readers-1");
+    let python = folder.join("bin/python");
+    if !folder.join("complete").exists() {
+        let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        let packages = ["deltalake==1.6.6", "polars==2.1.0", "pyarrow"];
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages));
+        std::fs::write(folder.join("complete"), "").unwrap();
+    }
+    Some(python)
+}
+
+#[test]
+fn deltalake_polars_and_plain_parquet_agree_to_the_cent() {
+    let Some(python) = python() else { return };
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample_data");
+    let scratch = Scratch::new()
+        .input(&format!("logs = {:?}\nsellers = {:?}", sample.join("logs/"), sample.join("sellers.csv")))
+        .input(&format!("users = {:?}\nbudget_template = {:?}", sample.join("users.csv"), sample.join("budget_template.toml")));
+    let report = scratch.run(&["--set", "output.transactions=true"]).json();
+    assert_eq!(report["outcome"], "published");
+    scratch.write("readers.py", SCRIPT);
+    let output = Command::new(python).arg(scratch.path("readers.py")).arg(scratch.lake()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let alerts = &report["alerts"];
+    let alerts = alerts["approaching"].as_i64().unwrap() + alerts["exceeded"].as_i64().unwrap();
+    let expected = format!(
+        "deltalake 2144577.19 59970\npolars 2144577.19 59970\nparquet 2144577.19 59970\n\
+         transactions 2144577.19 59970\nalerts {alerts}\nsorted True\nzstd True\nstatistics True\n"
+    );
+    assert_eq!(text, expected);
+}
