@@ -151,7 +151,8 @@ impl Attempt<'_> {
             }
             if none_new || kept.is_empty() {
                 let mut sum = Outcome::default();
-                kept.iter().for_each(|(_, outcome)| sum.append(Outcome { rejects: Vec::new(), ..outcome.clone() }));
+                kept.iter()
+                    .for_each(|(_, outcome)| sum.append(Outcome { rejects: Vec::new(), ..outcome.clone() }));
                 return Ok(Read { run_id, kept, held, mapped, sum, transactions });
             }
             objects = kept.into_iter().map(|(object, _)| object).collect();
@@ -178,7 +179,8 @@ impl Attempt<'_> {
         let mapped = map(objects, rules, categorizer, &self.tuning, &writer, self.on_bytes)?;
         let recorded = mapped.outcomes.iter().flatten().map(|o| o.by_source.iter().sum::<u64>()).sum();
         // An archive that breaks off was recorded up to there; it will be held, and read no more.
-        let parts = if mapped.outcomes.iter().all(Result::is_ok) { writer.close(recorded)? } else { Vec::new() };
+        let parts =
+            if mapped.outcomes.iter().all(Result::is_ok) { writer.close(recorded)? } else { Vec::new() };
         Ok((mapped, parts))
     }
 
@@ -194,7 +196,9 @@ impl Attempt<'_> {
             let outcome = outcome.as_ref().map_err(|damage| refuse(damage))?;
             let entry = &self.head.ledger.entries[&object.name];
             if outcome.content.to_string() != entry.content_hash {
-                return Err(refuse("its content is not what was counted").advise("restore the object as it was"));
+                return Err(
+                    refuse("its content is not what was counted").advise("restore the object as it was")
+                );
             }
             let share = outcome.by_month.get(&month).copied().unwrap_or_default();
             let counted = entry.months.iter().find(|m| m.month == month);
@@ -207,7 +211,8 @@ impl Attempt<'_> {
     }
 
     fn all_held(&self, read: &Read) -> Vec<Held> {
-        let now = read.held.iter().map(|(o, _, reason)| Held { name: o.name.clone(), reason: reason.clone() });
+        let now =
+            read.held.iter().map(|(o, _, reason)| Held { name: o.name.clone(), reason: reason.clone() });
         let mut held: Vec<Held> = self.held.iter().cloned().chain(now).collect();
         held.sort_by(|a, b| a.name.cmp(&b.name));
         held
@@ -290,7 +295,10 @@ impl Attempt<'_> {
         let (sum, reduced) = (&read.sum, &closing.reduced);
         let counted: u64 = sum.by_source.iter().sum();
         let closed = closing.parts.iter().fold(GroupTotals::default(), |sum, part| sum.plus(part.totals));
+        let follows =
+            |pair: &[MonthPart]| pair[0].month != pair[1].month || pair[0].users.1 < pair[1].users.0;
         let checks = [
+            ("users rise from part to part", closing.parts.windows(2).all(follows)),
             ("rows parsed and reduced", reduced.rows == counted),
             ("positive cents parsed and reduced", reduced.positive_cents == sum.positive_cents),
             ("negative cents parsed and reduced", reduced.negative_cents == sum.negative_cents),
@@ -341,7 +349,8 @@ impl Attempt<'_> {
 
     fn write_record(&self, run_id: &str, name: &str, bytes: Bytes, rows: u64) -> Result<FileRecord> {
         let path = format!("_runs/{run_id}/{name}");
-        let (place, checksum, size_bytes) = (self.lake.place.child(&path), sha256(&bytes), bytes.len() as u64);
+        let (place, checksum, size_bytes) =
+            (self.lake.place.child(&path), sha256(&bytes), bytes.len() as u64);
         place.create(bytes)?;
         match sha256(&place.read()?) == checksum {
             true => Ok(FileRecord { path, size_bytes, rows, sha256: checksum }),
@@ -387,7 +396,8 @@ impl Attempt<'_> {
 
     fn commit(&self, closing: &Closing, manifest: &Manifest) -> Result<commit::Outcome> {
         if self.started.elapsed().as_secs() > RUN_SECONDS_MAX {
-            let error = Error::new(Kind::Temporary, "the run is older than a day and gave up before its commit");
+            let error =
+                Error::new(Kind::Temporary, "the run is older than a day and gave up before its commit");
             return Err(error.advise("run again"));
         }
         self.lake.commit(self.head, &closing.replaced, manifest)

@@ -119,6 +119,7 @@ impl From<object_store::Error> for Error {
             | Store::NotImplemented { .. }
             | Store::InvalidPath { .. }
             | Store::UnknownConfigurationKey { .. } => Kind::Unfit,
+            _ if is_refusal(&error) => Kind::Credentials,
             _ => io_kind(&error).unwrap_or(Kind::Temporary),
         };
         Error::new(kind, without_query_strings(&chain(&error)))
@@ -130,6 +131,12 @@ impl From<std::io::Error> for Error {
         let kind = io_kind(&error).unwrap_or(Kind::Temporary);
         Error::new(kind, error.to_string())
     }
+}
+
+/// Whether a store refused our credentials: its client tells only in words.
+fn is_refusal(error: &object_store::Error) -> bool {
+    let text = chain(error);
+    ["403 Forbidden", "401 Unauthorized", "ExpiredToken"].iter().any(|words| text.contains(words))
 }
 
 /// What the innermost operating-system error behind `error` means for a scheduler.

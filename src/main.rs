@@ -9,7 +9,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match dispatch(&Cli::parse().command) {
+    std::panic::set_hook(Box::new(report_panic));
+    let cli = Cli::parse();
+    let done = std::panic::catch_unwind(|| dispatch(&cli.command));
+    match done.unwrap_or_else(|_| Err(Error::invariant("an assertion failed"))) {
         Ok((text, code)) => {
             // A reader that closed its end, such as `head`, has seen what it wanted.
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -19,6 +22,13 @@ fn main() -> ExitCode {
             eprintln!("pennymill: {error}");
             ExitCode::from(error.kind.exit_code())
         }
+    }
+}
+
+/// Says where, and not what: the message of an assertion may hold user data.
+fn report_panic(panic: &std::panic::PanicHookInfo) {
+    if let Some(place) = panic.location() {
+        eprintln!("pennymill: panic at {}:{}", place.file(), place.line());
     }
 }
 

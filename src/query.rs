@@ -91,7 +91,13 @@ async fn published(lake: &Lake) -> Result<Vec<PublishedTable>> {
         if let Some(table) = lake.table_now(name).await? {
             let files = table.files()?.into_iter().map(|part| file(name, part)).collect();
             let partition_column = Some("month".to_string());
-            tables.push(PublishedTable { name: name.to_string(), schema, partition_column, files, sorted_by });
+            tables.push(PublishedTable {
+                name: name.to_string(),
+                schema,
+                partition_column,
+                files,
+                sorted_by,
+            });
         }
     }
     for name in lake.published_by_jobs().await? {

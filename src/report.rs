@@ -96,12 +96,8 @@ pub struct Report {
 impl Report {
     /// Takes the counts of all counted objects together.
     pub fn count(&mut self, sum: &Outcome) {
-        self.rows = Rows {
-            read: sum.lines,
-            accepted: sum.accepted,
-            rejected: sum.rejected_rows(),
-            blank: sum.blank,
-        };
+        self.rows =
+            Rows { read: sum.lines, accepted: sum.accepted, rejected: sum.rejected_rows(), blank: sum.blank };
         let reasons = RejectReason::ALL.iter().zip(sum.rejected);
         self.rejects = reasons.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.name(), n)).collect();
         let sources = CategorySource::ALL.iter().zip(sum.by_source);
@@ -251,8 +247,10 @@ pub fn plan_json(job: &str, plan: &Plan, months: &[(String, usize)]) -> String {
     let names = |objects: &[crate::input::plan::LogObject]| -> Vec<String> {
         objects.iter().map(|object| object.name.clone()).collect()
     };
-    let held: Vec<_> = plan.held.iter().map(|h| serde_json::json!({"source_object": h.name, "reason": h.reason})).collect();
-    let months: Vec<_> = months.iter().map(|(month, parts)| serde_json::json!({"month": month, "parts": parts})).collect();
+    let held: Vec<_> =
+        plan.held.iter().map(|h| serde_json::json!({"source_object": h.name, "reason": h.reason})).collect();
+    let months: Vec<_> =
+        months.iter().map(|(month, parts)| serde_json::json!({"month": month, "parts": parts})).collect();
     let json = serde_json::json!({
         "job": job,
         "outcome": "planned",
@@ -313,7 +311,10 @@ mod tests {
     fn numbers_for_people() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!((size(1023), size(1536), size(5 << 30)), ("1023 B".into(), "1.5 KiB".into(), "5.00 GiB".into()));
+        assert_eq!(
+            (size(1023), size(1536), size(5 << 30)),
+            ("1023 B".into(), "1.5 KiB".into(), "5.00 GiB".into())
+        );
         assert!(peak_memory_bytes() > 0 || cfg!(not(target_os = "linux")));
     }
 }

@@ -14,8 +14,8 @@ use crate::job::cli::{ReportForm, RunArgs};
 use crate::job::spec::{JobKind, Spec};
 use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::lake::Lake;
-use crate::sql_job;
 use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
+use crate::sql_job;
 use std::time::{Duration, Instant};
 
 /// Runs a job. Out: what to print on stdout, and the exit code.
@@ -49,12 +49,13 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
     lake.probe()?;
     let _lock = lake.lock()?;
-    lake.catch_up()?;
     let mut report = Report { job: spec.name.clone(), ..Report::default() };
     report.inputs.objects = listing.0.len() as u64;
     let mut reference = None;
     for attempt in 0..COMMIT_ATTEMPTS_MAX {
         pause_before(attempt);
+        // Also after a lost race: the winner's alerts must be known before ours are chosen.
+        lake.catch_up()?;
         let head = lake.head_or_create()?;
         report.table_version = head.table.version();
         let mut plan = Plan::new(listing.clone(), &head.ledger, spec.limits.rejects_max_ratio.0);
@@ -115,11 +116,19 @@ fn finish(mut report: Report, started: Instant) -> (Report, u8) {
 
 fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     let lake = Lake::open(&spec.output.lake)?;
+    if spec.kind == JobKind::Sql {
+        let table = spec.output.table.as_ref().unwrap_or(&spec.name);
+        return Ok(format!(
+            "{}: plan; nothing was written\n  table      {table} would be replaced\n",
+            spec.name
+        ));
+    }
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
     let head = lake.head()?;
     let ledger = head.as_ref().map(|head| head.ledger.clone()).unwrap_or_default();
     let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0);
-    let months = crate::engine::local::months_of(&plan.new, &crate::input::reference::zone(spec))?;
+    let months =
+        crate::engine::local::months_of(&plan.new, &crate::input::reference::zone(spec), &tuning(spec))?;
     let parts = |month: &Month| head.as_ref().map_or(0, |head| head.parts_of(*month).len());
     let months: Vec<(String, usize)> = months.iter().map(|m| (m.to_string(), parts(m))).collect();
     Ok(match form {
@@ -152,7 +161,8 @@ fn counted_for(month: Month, ledger: &Ledger, listed: &[LogObject]) -> Result<Ve
     let find = |name: &String| {
         let found = listed.iter().find(|object| object.name == *name).cloned();
         found.ok_or_else(|| {
-            let error = Error::new(Kind::NotFound, "a raw log that was counted for the month is gone").at(name);
+            let error =
+                Error::new(Kind::NotFound, "a raw log that was counted for the month is gone").at(name);
             error.advise("restore it, or rebuild with `input.logs` where it lies")
         })
     };
@@ -177,7 +187,9 @@ struct Progress(indicatif::ProgressBar);
 impl Progress {
     fn new(bytes: u64) -> Progress {
         let bar = indicatif::ProgressBar::new(bytes);
-        if let Ok(style) = indicatif::ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}") {
+        if let Ok(style) =
+            indicatif::ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}")
+        {
             bar.set_style(style);
         }
         Progress(bar)

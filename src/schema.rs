@@ -3,8 +3,8 @@
 //! In: the name of a data set. Out: its contract as TOML text, or its columns.
 //! Invariant: contracts and schemas say the same; a test compares them column by column.
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use crate::limits::ROW_GROUP_ROWS;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::WriterProperties;

@@ -14,7 +14,9 @@ fn keys(value: &serde_json::Value, prefix: &str, found: &mut BTreeSet<String>) {
                 keys(inner, &format!("{prefix}{dot}{key}"), found);
             }
         }
-        serde_json::Value::Array(list) => list.iter().for_each(|inner| keys(inner, &format!("{prefix}[]"), found)),
+        serde_json::Value::Array(list) => {
+            list.iter().for_each(|inner| keys(inner, &format!("{prefix}[]"), found))
+        }
         _ => drop(found.insert(prefix.to_string())),
     }
 }
@@ -27,7 +29,10 @@ fn a_manifest_has_the_keys_of_its_contract() {
     let scratch = Scratch::new()
         .table("sellers.csv", "seller,category\nShop,groceries\n")
         .table("users.csv", "user_id,monthly_income\n1,10.00\n")
-        .table("budget_template.toml", "[[tier]]\nname = \"all\"\nincome_from = \"0\"\nshares = { groceries = 0.1 }\n");
+        .table(
+            "budget_template.toml",
+            "[[tier]]\nname = \"all\"\nincome_from = \"0\"\nshares = { groceries = 0.1 }\n",
+        );
     scratch.write("logs/a.tsv", "1\t2025-01-10T10:00:00Z\tShop\t10.00\nbad\n").write("logs/b.tsv", "bad\n");
     let said = scratch.run(&["--set", "output.transactions=true", "--set", "limits.rejects_max_ratio=0.5"]);
     let run = said.json()["run_id"].as_str().unwrap().to_string();
@@ -59,7 +64,10 @@ fn every_key_of_a_job_stands_in_the_shipped_job() {
     let text = read("nightly.toml") + &read("top_categories.toml");
     for key in pennymill::job::spec::KEYS {
         let last = key.rsplit('.').next().unwrap();
-        let said = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{last} = ")) && line.contains('#'));
+        // With its comment behind it, or on the line above.
+        let key_line = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{last} = "));
+        let lines: Vec<&str> = text.lines().collect();
+        let said = lines.windows(2).any(|w| key_line(w[1]) && (w[1].contains('#') || w[0].starts_with('#')));
         assert!(said, "{key} is not documented");
     }
 }
@@ -74,7 +82,13 @@ fn the_generator_makes_the_sample_data_again() {
     let said = scratch.pennymill(&arguments);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let sample = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sample_data");
-    for name in ["README.md", "sellers.csv", "users.csv", "budget_template.toml", "logs/2025-03-part-0001.tsv"] {
-        assert_eq!(std::fs::read(out.join(name)).unwrap(), std::fs::read(sample.join(name)).unwrap(), "{name}");
+    for name in
+        ["README.md", "sellers.csv", "users.csv", "budget_template.toml", "logs/2025-03-part-0001.tsv"]
+    {
+        assert_eq!(
+            std::fs::read(out.join(name)).unwrap(),
+            std::fs::read(sample.join(name)).unwrap(),
+            "{name}"
+        );
     }
 }

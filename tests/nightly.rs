@@ -13,7 +13,8 @@ fn sample() -> (Scratch, Vec<String>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::fs::remove_dir(scratch.path("logs")).unwrap();
     let mut arguments = vec!["run".to_string(), root.join("jobs/nightly.toml").display().to_string()];
-    let set = |key: &str, value: std::path::PathBuf| ["--set".to_string(), format!("{key}={}", value.display())];
+    let set =
+        |key: &str, value: std::path::PathBuf| ["--set".to_string(), format!("{key}={}", value.display())];
     for (key, name) in [
         ("input.logs", "logs/"),
         ("input.sellers", "sellers.csv"),
@@ -40,7 +41,10 @@ fn the_sample_job_publishes_what_its_readme_says_and_a_second_start_finds_nothin
     assert_eq!(first.code, 0, "{}", first.stderr);
     let report = first.json();
     assert_eq!(report["outcome"], "published");
-    assert_eq!(report["rows"], serde_json::json!({"read": 60000, "accepted": 59970, "rejected": 30, "blank": 0}));
+    assert_eq!(
+        report["rows"],
+        serde_json::json!({"read": 60000, "accepted": 59970, "rejected": 30, "blank": 0})
+    );
     assert_eq!(report["amount_cents"]["positive"], 268_391_376);
     assert_eq!(report["amount_cents"]["negative"], -53_933_657);
     assert_eq!(report["amount_cents"]["net"], 214_457_719);
@@ -66,7 +70,10 @@ fn the_report_has_the_keys_that_scripts_rely_on() {
     let (scratch, arguments) = sample();
     let report = said(&scratch, &arguments, &["--report", "json"]).json();
     for (path, keys) in [
-        ("", "run_id job outcome inputs rows rejects amount_cents months categorized alerts seconds peak_memory_bytes table_version"),
+        (
+            "",
+            "run_id job outcome inputs rows rejects amount_cents months categorized alerts seconds peak_memory_bytes table_version",
+        ),
         ("/inputs", "objects new held bytes"),
         ("/rows", "read accepted rejected blank"),
         ("/amount_cents", "positive negative net"),
@@ -82,7 +89,8 @@ fn the_report_has_the_keys_that_scripts_rely_on() {
     }
 }
 
-const JANUARY: &str = "1\t2025-01-10T10:00:00Z\tCorner Shop\t10.00\n2\t2025-01-11T10:00:00Z\tCorner Shop\t5.50\n";
+const JANUARY: &str =
+    "1\t2025-01-10T10:00:00Z\tCorner Shop\t10.00\n2\t2025-01-11T10:00:00Z\tCorner Shop\t5.50\n";
 const FEBRUARY: &str = "1\t2025-02-10T10:00:00Z\tCorner Shop\t7.00\n";
 const LATE: &str = "1\t2025-01-31T23:59:59Z\tCorner Shop\t-2.50\n";
 
@@ -114,7 +122,8 @@ fn a_new_file_is_all_the_next_run_reads_and_only_its_months_are_rewritten() {
 
 #[test]
 fn fed_one_by_one_or_at_once_the_lake_is_the_same() {
-    let (one, other) = (shop(), Scratch::new().table("sellers.csv", "seller,category\nCorner Shop,groceries\n"));
+    let (one, other) =
+        (shop(), Scratch::new().table("sellers.csv", "seller,category\nCorner Shop,groceries\n"));
     one.write("logs/c.tsv", LATE);
     assert_eq!(one.run(&[]).code, 0);
     for (name, text) in [("a", JANUARY), ("b", FEBRUARY), ("c", LATE)] {
@@ -130,7 +139,10 @@ fn a_second_delivery_is_held_and_named_until_it_goes() {
     scratch.write("logs/copy.tsv", JANUARY);
     let said = scratch.run(&[]);
     let report = said.json();
-    assert_eq!((said.code, &report["outcome"], &report["inputs"]["held"]), (3, &"published".into(), &1.into()));
+    assert_eq!(
+        (said.code, &report["outcome"], &report["inputs"]["held"]),
+        (3, &"published".into(), &1.into())
+    );
     assert!(report["held"][0]["source_object"].as_str().unwrap().ends_with("copy.tsv"));
     assert!(report["held"][0]["reason"].as_str().unwrap().contains("a.tsv"));
     assert_eq!(cents(&scratch, "2025-01", 1), 1000, "counted once");
@@ -188,8 +200,13 @@ fn archives_that_break_off_are_held_and_harm_nobody() {
     scratch.write("logs/cut.tsv.zst", &zstd::encode_all(LATE.as_bytes(), 1).unwrap()[..20]);
     let said = scratch.run(&["--set", "output.transactions=true"]);
     let report = said.json();
-    assert_eq!((said.code, &report["inputs"]["held"], &report["inputs"]["new"]), (3, &4.into(), &2.into()), "{report}");
-    let reasons: Vec<&str> = report["held"].as_array().unwrap().iter().map(|h| h["reason"].as_str().unwrap()).collect();
+    assert_eq!(
+        (said.code, &report["inputs"]["held"], &report["inputs"]["new"]),
+        (3, &4.into(), &2.into()),
+        "{report}"
+    );
+    let reasons: Vec<&str> =
+        report["held"].as_array().unwrap().iter().map(|h| h["reason"].as_str().unwrap()).collect();
     assert!(reasons.iter().all(|reason| reason.starts_with("cannot be decompressed")), "{reasons:?}");
     assert_eq!(cents(&scratch, "2025-01", 1), 1000);
     assert_eq!(scratch.run(&[]).code, 3);
@@ -210,7 +227,9 @@ fn a_month_is_rebuilt_from_its_raw_logs_with_the_dictionary_of_today() {
     assert_eq!(rows[&("2025-01".into(), 1, "dining".into())], (750, 2));
     assert_eq!(rows[&("2025-02".into(), 1, "groceries".into())], (700, 1), "other months stay");
     let lake = scratch.lake();
-    let count = |sql: &str| scratch.pennymill(&["query", "--lake", lake.to_str().unwrap(), sql, "--format", "csv"]).stdout;
+    let count = |sql: &str| {
+        scratch.pennymill(&["query", "--lake", lake.to_str().unwrap(), sql, "--format", "csv"]).stdout
+    };
     assert_eq!(count("select count(*) n from transactions where category = 'dining'"), "n\n3\n");
     assert_eq!(count("select count(*) n from transactions"), "n\n4\n");
     std::fs::remove_file(scratch.path("logs/c.tsv")).unwrap();
@@ -246,17 +265,28 @@ fn alerts_come_once_net_of_refunds_and_for_one_month() {
     let scratch = Scratch::new()
         .table("sellers.csv", "seller,category\nShop,groceries\nPay,income\n")
         .table("users.csv", "user_id,monthly_income\n1,1000.00\n2,1000.00\n3,1000.00\n4,\n")
-        .table("budget_template.toml", "[[tier]]\nname = \"all\"\nincome_from = \"0.00\"\nshares = { groceries = 0.1 }\n")
+        .table(
+            "budget_template.toml",
+            "[[tier]]\nname = \"all\"\nincome_from = \"0.00\"\nshares = { groceries = 0.1 }\n",
+        )
         .table("budget_overrides.csv", "user_id,category,amount,from_month\n3,groceries,50.00,2025-02\n");
     let row = |user: u64, day: &str, amount: &str| format!("{user}\t{day}\tShop\t{amount}\n");
-    let february = [row(1, "2025-02-01", "79.99"), row(2, "2025-02-01", "100.00"), row(3, "2025-02-02", "50.01"), row(4, "2025-02-02", "999")];
+    let february = [
+        row(1, "2025-02-01", "79.99"),
+        row(2, "2025-02-01", "100.00"),
+        row(3, "2025-02-02", "50.01"),
+        row(4, "2025-02-02", "999"),
+    ];
     scratch.write("logs/a.tsv", row(1, "2025-01-01", "500.00") + &february.concat());
     let report = scratch.run(&[]).json();
     assert_eq!(report["alerts"], serde_json::json!({"approaching": 1, "exceeded": 1}));
     let first = ["2,approaching,100.00,100.00,template", "3,exceeded,50.01,50.00,override"];
     assert_eq!(alerts(&scratch), first);
 
-    scratch.write("logs/b.tsv", row(1, "2025-02-03", "0.01") + &row(3, "2025-02-03", "-10.00") + &row(2, "2025-02-04", "-50.00"));
+    scratch.write(
+        "logs/b.tsv",
+        row(1, "2025-02-03", "0.01") + &row(3, "2025-02-03", "-10.00") + &row(2, "2025-02-04", "-50.00"),
+    );
     scratch.run(&[]);
     let second = ["1,approaching,80.00,100.00,template", first[0], first[1]];
     assert_eq!(alerts(&scratch), second, "a refund takes nothing back and says nothing twice");
@@ -266,7 +296,8 @@ fn alerts_come_once_net_of_refunds_and_for_one_month() {
     assert_eq!(alerts(&scratch), second, "none for a past month, none from a rebuild");
 
     let run = scratch.path("lake/_runs");
-    let lines: usize = std::fs::read_dir(run).unwrap()
+    let lines: usize = std::fs::read_dir(run)
+        .unwrap()
         .filter_map(|run| std::fs::read_to_string(run.unwrap().path().join("alerts.ndjson")).ok())
         .map(|text| text.lines().inspect(|line| drop(serde_json::from_str::<Value>(line).unwrap())).count())
         .sum();

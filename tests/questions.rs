@@ -30,7 +30,11 @@ fn published_tables_answer_to_the_cent() {
     let lines: Vec<&str> = csv.lines().skip(1).collect();
     assert_eq!(lines, ["groceries,10.00", "uncategorized,7.05", "gas,0.30"]);
     assert!(ask(&scratch, sql, "table").contains("uncategorized"));
-    let json = ask(&scratch, "select month, user_id, amount from monthly_spending where user_id = 2 order by 1", "json");
+    let json = ask(
+        &scratch,
+        "select month, user_id, amount from monthly_spending where user_id = 2 order by 1",
+        "json",
+    );
     assert_eq!(json.lines().next().unwrap(), r#"{"month":"2025-01-01","user_id":2,"amount":0.10}"#);
     let rejects = ask(&scratch, "select line, byte_offset, \"column\", reason from rejects", "csv");
     assert_eq!(rejects.lines().nth(1).unwrap().split(',').next_back().unwrap(), "field_count");
@@ -45,7 +49,8 @@ fn raw_logs_are_a_table_parsed_by_the_same_kernel() {
         assert_eq!(said.code, 0, "{}", said.stderr);
         (said.stdout, said.stderr)
     };
-    let (answer, talk) = raw("select line, seller, category, category_source from raw_transactions order by line");
+    let (answer, talk) =
+        raw("select line, seller, category, category_source from raw_transactions order by line");
     let lines: Vec<&str> = answer.lines().skip(1).collect();
     assert_eq!(lines[0], "1,Shop,groceries,dictionary");
     assert_eq!(lines[3], "4,'=cmd|x,uncategorized,none", "a cell is no formula");
@@ -77,8 +82,12 @@ fn a_question_only_reads_and_mistakes_are_one_line() {
 fn an_sql_job_publishes_its_answer_and_replaces_it() {
     let scratch = lake();
     let lake = scratch.lake();
-    scratch.write("totals.sql", "select category, sum(amount) as amount from monthly_spending group by category");
-    let text = format!("name = \"totals\"\nkind = \"sql\"\nquery = \"totals.sql\"\n[output]\nlake = {lake:?}\n");
+    scratch.write(
+        "totals.sql",
+        "select category, sum(amount) as amount from monthly_spending group by category",
+    );
+    let text =
+        format!("name = \"totals\"\nkind = \"sql\"\nquery = \"totals.sql\"\n[output]\nlake = {lake:?}\n");
     scratch.write("totals.toml", text);
     let job = scratch.path("totals.toml");
     for version in 1..=2 {
@@ -86,6 +95,9 @@ fn an_sql_job_publishes_its_answer_and_replaces_it() {
         assert_eq!((said.code, said.json()["table_version"].as_i64()), (0, Some(version)), "{}", said.stderr);
         assert_eq!(ask(&scratch, "select sum(amount) s, count(*) n from totals", "csv"), "s,n\n17.35,3\n");
     }
-    scratch.write("totals.toml", std::fs::read_to_string(&job).unwrap().replace("\"totals\"", "\"monthly_spending\""));
+    scratch.write(
+        "totals.toml",
+        std::fs::read_to_string(&job).unwrap().replace("\"totals\"", "\"monthly_spending\""),
+    );
     assert_eq!(scratch.pennymill(&["run", job.to_str().unwrap()]).code, 78);
 }

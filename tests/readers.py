@@ -5,7 +5,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import polars
-import pyarrow
 import pyarrow.parquet
 from deltalake import DeltaTable
 
@@ -14,8 +13,7 @@ spending = str(lake / "monthly_spending")
 
 
 def table(name):
-    reader = pyarrow.RecordBatchReader.from_stream(DeltaTable(str(lake / name)))
-    return reader.read_all()
+    return DeltaTable(str(lake / name)).to_pyarrow_table()
 
 
 def total(column):

@@ -17,14 +17,17 @@ fn python() -> Option<PathBuf> {
         println!("skipped: there is no Python 3 with venv");
         return None;
     }
-    let home = std::env::var("XDG_CACHE_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"));
+    let home =
+        std::env::var("XDG_CACHE_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"));
     let folder = Path::new(&home.unwrap()).join("pennymill/readers-1");
     let python = folder.join("bin/python");
     if !folder.join("complete").exists() {
         let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
         let packages = ["deltalake==1.6.6", "polars==2.1.0", "pyarrow"];
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages));
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(packages));
         std::fs::write(folder.join("complete"), "").unwrap();
     }
     Some(python)
@@ -36,7 +39,11 @@ fn deltalake_polars_and_plain_parquet_agree_to_the_cent() {
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample_data");
     let scratch = Scratch::new()
         .input(&format!("logs = {:?}\nsellers = {:?}", sample.join("logs/"), sample.join("sellers.csv")))
-        .input(&format!("users = {:?}\nbudget_template = {:?}", sample.join("users.csv"), sample.join("budget_template.toml")));
+        .input(&format!(
+            "users = {:?}\nbudget_template = {:?}",
+            sample.join("users.csv"),
+            sample.join("budget_template.toml")
+        ));
     let report = scratch.run(&["--set", "output.transactions=true"]).json();
     assert_eq!(report["outcome"], "published");
     scratch.write("readers.py", SCRIPT);

@@ -25,7 +25,10 @@ fn jobs_that_cannot_be_read() {
     assert!(line.ends_with("--set input.log: unknown key `input.log`; did you mean `input.logs`?"), "{line}");
     let (code, line) = refusal(&Scratch::new().input("sellerz = 'a'"), &[]);
     assert_eq!(code, 78);
-    assert!(line.contains("job.toml:5:1: unknown key `input.sellerz`; did you mean `input.sellers`?"), "{line}");
+    assert!(
+        line.contains("job.toml:5:1: unknown key `input.sellerz`; did you mean `input.sellers`?"),
+        "{line}"
+    );
     assert_eq!(scratch.pennymill(&["run"]).code, 2);
 }
 
@@ -47,9 +50,24 @@ fn reference_tables_that_cannot_be_used() {
         ("users.csv", "user_id,monthly_income\n1,lots\n", "users.csv:2", "column `monthly_income`"),
         ("users.csv", "user_id,monthly_income\n1,1\n1,2\n", "users.csv", "stands twice"),
         ("users.csv", "user_id,monthly_income\n1\n", "users.csv:2", "1 fields where the header has 2"),
-        ("budget_overrides.csv", "user_id,category,amount\n1,income,5\n", "budget_overrides.csv:2", "no budget"),
-        ("budget_template.toml", "[[tier]]\nname='a'\nincome_from='0'\nshares={gas=2}\n", "budget_template.toml", "tier `a`"),
-        ("category_overrides.csv", "user_id,seller,category,set_at,timestamp\n1,A,gas,2025-01-01,2025-01-01\n", "category_overrides.csv:2", "needs both"),
+        (
+            "budget_overrides.csv",
+            "user_id,category,amount\n1,income,5\n",
+            "budget_overrides.csv:2",
+            "no budget",
+        ),
+        (
+            "budget_template.toml",
+            "[[tier]]\nname='a'\nincome_from='0'\nshares={gas=2}\n",
+            "budget_template.toml",
+            "tier `a`",
+        ),
+        (
+            "category_overrides.csv",
+            "user_id,seller,category,set_at,timestamp\n1,A,gas,2025-01-01,2025-01-01\n",
+            "category_overrides.csv:2",
+            "needs both",
+        ),
     ] {
         let scratch = Scratch::new().table(name, text);
         scratch.write("logs/a.tsv", LOG);

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// The rooms in flow order: a file may use its own room and what stands before it.
 const ROOMS: &[&str] = &[
-    "error", "domain", "limits", "job", "schema", "store", "input", "kernel", "engine", "generate", "output", "report",
-    "check", "query", "attempt", "sql_job", "run",
+    "error", "domain", "limits", "job", "schema", "store", "input", "kernel", "engine", "generate", "output",
+    "report", "check", "query", "attempt", "sql_job", "run",
 ];
 
 const FUNCTION_LINES_MAX: usize = 70;
@@ -68,7 +68,8 @@ fn functions_fit_a_screen() {
         let mut start: Option<(usize, usize, String)> = None;
         for (number, line) in product(&text).lines().enumerate() {
             let indent = line.len() - line.trim_start().len();
-            let opens = line.trim_start().split(' ').take(3).any(|word| word == "fn") && !line.trim_end().ends_with(';');
+            let opens = line.trim_start().split(' ').take(3).any(|word| word == "fn")
+                && !line.trim_end().ends_with(';');
             if start.is_none() && opens && !line.trim_start().starts_with("//") {
                 start = Some((number, indent, line.trim().to_string()));
             }
@@ -76,7 +77,12 @@ fn functions_fit_a_screen() {
                 && line.starts_with(&format!("{}}}", " ".repeat(*at)))
             {
                 let lines = number - first + 1;
-                assert!(lines <= FUNCTION_LINES_MAX, "{}:{}: {lines} lines: {name}", path.display(), first + 1);
+                assert!(
+                    lines <= FUNCTION_LINES_MAX,
+                    "{}:{}: {lines} lines: {name}",
+                    path.display(),
+                    first + 1
+                );
                 start = None;
             }
         }
@@ -85,7 +91,11 @@ fn functions_fit_a_screen() {
 
 #[test]
 fn words_that_do_not_belong() {
-    let banned = [("dbg!(", "left over"), ("todo!(", "left over"), ("debug_assert", "money is checked in release builds")];
+    let banned = [
+        ("dbg!(", "left over"),
+        ("todo!(", "left over"),
+        ("debug_assert", "money is checked in release builds"),
+    ];
     for (path, text) in sources("src") {
         for (word, why) in banned {
             assert!(!product(&text).contains(word), "{} has {word}: {why}", path.display());

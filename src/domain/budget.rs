@@ -156,9 +156,9 @@ impl Budgets {
 
     /// The manual budget that holds in `month`, else the template's; none is not zero.
     pub fn budget(&self, user_id: u64, category: CategoryId, month: Month) -> Option<Budget> {
-        let until = self.manual.partition_point(|b| {
-            (b.user_id, b.category, b.from_month) <= (user_id, category, Some(month))
-        });
+        let until = self
+            .manual
+            .partition_point(|b| (b.user_id, b.category, b.from_month) <= (user_id, category, Some(month)));
         let latest = until.checked_sub(1).map(|i| self.manual[i]);
         if let Some(manual) = latest.filter(|b| (b.user_id, b.category) == (user_id, category)) {
             return Some(Budget { amount_cents: manual.amount_cents, source: BudgetSource::Override });
@@ -208,7 +208,8 @@ mod tests {
         let template = BudgetTemplate::parse(template, &categories).unwrap();
         let set = vec![manual(1, Some("2025-03"), 0), manual(1, None, 500), manual(2, Some("2025-02"), 9)];
         let budgets = Budgets::new(template, vec![(2, 1000), (1, 1000)], set).unwrap();
-        let budget = |user, at| budgets.budget(user, gas, month(at)).map(|b| (b.amount_cents, b.source.name()));
+        let budget =
+            |user, at| budgets.budget(user, gas, month(at)).map(|b| (b.amount_cents, b.source.name()));
         assert_eq!(budget(1, "2025-02"), Some((500, "override")));
         assert_eq!(budget(1, "2025-03"), Some((0, "override")), "zero is a budget");
         assert_eq!(budget(2, "2025-01"), Some((100, "template")));

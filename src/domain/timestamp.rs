@@ -135,4 +135,3 @@ fn parse_offset(text: &[u8]) -> Option<i64> {
     let seconds = i64::from(hour * 3600 + minute * 60);
     (hour <= 23 && minute <= 59).then_some(if *sign == b'-' { -seconds } else { seconds })
 }
-

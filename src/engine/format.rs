@@ -18,6 +18,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
@@ -84,11 +85,7 @@ trait RowWriter {
 }
 
 /// Writes all rows of the answer as they come.
-pub async fn write(
-    result: QueryResult,
-    format: Format,
-    out: &mut (dyn Write + Send),
-) -> Result<Written> {
+pub async fn write(result: QueryResult, format: Format, out: &mut (dyn Write + Send)) -> Result<Written> {
     let QueryResult { schema, mut rows, is_plan } = result;
     let mut written = Written { rows: 0, reader_left: false };
     let mut buffered = BufWriter::with_capacity(64 * 1024, out);
@@ -145,10 +142,12 @@ fn parquet_writer<W: Write + Send>(
     schema: &SchemaRef,
     out: W,
 ) -> Result<ArrowWriter<W>, parquet::errors::ParquetError> {
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .build();
-    ArrowWriter::try_new(out, schema.clone(), Some(properties))
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?)).build();
+    // The types of Parquet say all there is to say; Arrow's own (text as views) would bind the
+    // readers to it.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(out, schema.clone(), options)
 }
 
 impl<W: Write + Send> RowWriter for ArrowWriter<W> {

@@ -18,6 +18,7 @@ use crate::kernel::parse::{Line, parse_line};
 use crate::kernel::partition::{Partitioner, Scatter};
 use crate::kernel::scan::{Block, Scanner};
 use crate::limits::{PARTITION_ROWS_TARGET, PARTITIONS_MAX, READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -144,7 +145,9 @@ impl<'a, R: Record> Work<'a, R> {
                 Ok(outcome) => {
                     self.outcomes.lock().expect("no thread panics in here")[index] = Some(outcome);
                 }
-                Err(error) => drop(self.failure.lock().expect("no thread panics in here").get_or_insert(error)),
+                Err(error) => {
+                    drop(self.failure.lock().expect("no thread panics in here").get_or_insert(error))
+                }
             }
         }
         scatter.finish();
@@ -217,10 +220,10 @@ pub fn content(object: &LogObject) -> Result<Result<Content, String>> {
 }
 
 /// The months that the objects touch, read for nothing but that.
-pub fn months_of(objects: &[LogObject], zone: &Zone) -> Result<BTreeSet<Month>> {
-    let mut months = BTreeSet::new();
-    for object in objects {
-        let damage = scan(object, Split { object: 0, start: 0, end: u64::MAX }, READ_BYTES, |block, _| {
+pub fn months_of(objects: &[LogObject], zone: &Zone, tuning: &Tuning) -> Result<BTreeSet<Month>> {
+    let of_split = |split: Split| {
+        let mut months = BTreeSet::new();
+        let damage = scan(&objects[split.object], split, tuning.read_bytes, |block, _| {
             let Block::Lines { bytes, .. } = block else { return };
             for line in bytes.split(|b| *b == b'\n') {
                 if let Line::Transaction(transaction) = parse_line(line, zone) {
@@ -229,9 +232,14 @@ pub fn months_of(objects: &[LogObject], zone: &Zone) -> Result<BTreeSet<Month>> 
             }
         })?;
         // What a damaged object says does not count.
-        drop(damage);
-    }
-    Ok(months)
+        Ok(if damage.is_ok() { months } else { BTreeSet::new() })
+    };
+    let splits = splits(objects, tuning.split_bytes).into_par_iter();
+    let union = |mut all: BTreeSet<Month>, more| {
+        all.extend(more);
+        Ok(all)
+    };
+    tuning.pool()?.install(|| splits.map(of_split).try_reduce(BTreeSet::new, union))
 }
 
 /// Adds up the splits of each object in their order.

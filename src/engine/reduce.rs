@@ -58,7 +58,8 @@ pub fn reduce(
             reduced.negative_cents += sum.negative_cents;
         }
         let close = |opening: &mut OpeningMonth| close(opening, &sums, end, months, categories, key);
-        let stretches: Vec<Stretch> = pool.install(|| openings.par_iter_mut().map(close).collect::<Result<_>>())?;
+        let stretches: Vec<Stretch> =
+            pool.install(|| openings.par_iter_mut().map(close).collect::<Result<_>>())?;
         for stretch in stretches {
             reduced.opening = reduced.opening.plus(stretch.opening);
             on_groups(stretch.month, stretch.closing)?;

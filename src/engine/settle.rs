@@ -45,7 +45,8 @@ fn judge(outcome: &Outcome, ledger: &Ledger, limit: i64, said: &BTreeMap<String,
         let mut reason = too_many_rejects(rejected, outcome.lines);
         if let Some(first) = outcome.rejects.first() {
             let (line, column) = (first.line + 1, first.refusal.column);
-            reason += &format!("; the first is {} at line {line}, column {column}", first.refusal.reason.name());
+            reason +=
+                &format!("; the first is {} at line {line}, column {column}", first.refusal.reason.name());
         }
         return Verdict::Held(reason);
     }

@@ -125,8 +125,9 @@ impl Spill {
 impl ChunkSink for &Shuffle {
     fn take(&mut self, partition: usize, chunk: Vec<Movement>) {
         let bytes = chunk_bytes(&chunk);
-        self.slots[partition].lock().expect("no thread panics in here").chunks.push(chunk);
+        // Counted before it can be seen: whoever spills it takes it off the count.
         let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.slots[partition].lock().expect("no thread panics in here").chunks.push(chunk);
         if held > self.limit_bytes {
             self.spill_all();
         }
@@ -149,7 +150,9 @@ mod tests {
                     let (shuffle, partitioner) = (&shuffle, &partitioner);
                     scope.spawn(move || {
                         let mut scatter = Scatter::new(partitioner, shuffle);
-                        (0..5000).for_each(|n| scatter.push(Movement::new(n % 100, 1, CategoryId(2), (n * 3 + worker) as i64)));
+                        (0..5000).for_each(|n| {
+                            scatter.push(Movement::new(n % 100, 1, CategoryId(2), (n * 3 + worker) as i64))
+                        });
                         scatter.finish();
                     });
                 }
@@ -157,7 +160,9 @@ mod tests {
             assert_eq!(shuffle.spilled_bytes() > 0, limit_bytes < u64::MAX);
             let mut all: Vec<Movement> = (0..7).flat_map(|p| shuffle.take_partition(p).unwrap()).collect();
             let mut expected: Vec<Movement> = (0..3u64)
-                .flat_map(|w| (0..5000).map(move |n| Movement::new(n % 100, 1, CategoryId(2), (n * 3 + w) as i64)))
+                .flat_map(|w| {
+                    (0..5000).map(move |n| Movement::new(n % 100, 1, CategoryId(2), (n * 3 + w) as i64))
+                })
                 .collect();
             all.sort_unstable();
             expected.sort_unstable();

@@ -7,7 +7,10 @@
 //! planned, and again after.
 
 mod failure;
+mod memory;
+mod pruning;
 mod published;
+mod question;
 mod reader;
 
 use std::fmt;
@@ -16,25 +19,25 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::config::SpillCompression;
-use datafusion::execution::context::{SQLOptions, SessionContext, SessionState};
-use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::common::TableReference;
+use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{DataFrame, SessionConfig};
-use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{SetExpr, Statement as SqlStatement};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use url::Url;
 
 use crate::domain::month::Month;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-pub use failure::{planning_failed, reading_failed};
+use failure::planning_failed;
+use memory::SharedMemory;
+
+pub use failure::reading_failed;
 
 /// A table as a reader sees it: a fixed list of Parquet files of one version.
 pub struct PublishedTable {
@@ -77,6 +80,16 @@ pub struct QueryResult {
     pub is_plan: bool,
 }
 
+/// What a spilled run takes while it is merged with others: about two batches of ten columns.
+const MERGED_RUN_BYTES: usize = 1024 * 1024;
+
+/// How many spilled runs a sort merges at once. Left alone it takes all the memory there is for
+/// as many as it can, and the next merge finds none.
+const MAX_RUNS_MERGED: usize = 64;
+
+/// Lists up to this length are compared with the statistics of files, row groups and pages.
+const LISTED_VALUES: usize = 100;
+
 /// Makes the stream of one partition, anew for every scan.
 pub type StreamMaker = Box<dyn Fn() -> SendableRecordBatchStream + Send + Sync>;
 
@@ -90,8 +103,11 @@ pub async fn query(
 ) -> Result<QueryResult> {
     let context = session(memory_bytes, threads).map_err(planning_failed)?;
     register(&context, lake, extra)?;
-    let state = context.state();
-    let plan = read_only_plan(&state, sql).await?;
+    let mut state = context.state();
+    let plan = question::read_only_plan(&state, sql).await?;
+    let options = state.config_mut().options_mut();
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery =
+        !pruning::subqueries_can_be_joined(&plan).map_err(planning_failed)?;
     let is_plan = matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
     let frame = DataFrame::new(state, plan);
     let rows = frame.execute_stream().await.map_err(planning_failed)?;
@@ -102,25 +118,23 @@ pub async fn query(
 /// the system's temporary folder (`TMPDIR`).
 fn session(memory_bytes: usize, threads: usize) -> datafusion::error::Result<SessionContext> {
     let threads = threads.max(1);
-    let mut config = SessionConfig::new()
-        .with_target_partitions(threads)
-        .with_information_schema(true);
+    let mut config = SessionConfig::new().with_target_partitions(threads).with_information_schema(true);
     let options = config.options_mut();
     // Without this `amount * 0.19` is computed in floats, which may not hold money.
     options.sql_parser.parse_float_as_decimal = true;
-    // As a join, `month = (SELECT max(month) …)` leaves the files of the other months unopened.
-    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    options.execution.spill_compression = SpillCompression::Lz4Frame;
     // Each sort sets this much aside to merge its spilled runs: a small pool must afford it.
+    let kept = SharedMemory::kept_from_spillers(memory_bytes);
     let merge_reserve = &mut options.execution.sort_spill_reservation_bytes;
-    *merge_reserve = (*merge_reserve).min(memory_bytes / (4 * threads));
+    *merge_reserve = (*merge_reserve).min(kept / (2 * threads));
+    let runs_merged = (kept / (2 * threads) / MERGED_RUN_BYTES).clamp(2, MAX_RUNS_MERGED);
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .with_max_spill_merge_fan_in(runs_merged)
+        .with_memory_pool(Arc::new(SharedMemory::new(memory_bytes)))
         .build_arc()?;
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
-/// Makes the tables known by name; two of one name are the caller's mistake.
+/// Makes the tables known by name; a second one of the same name is an error.
 fn register(
     context: &SessionContext,
     lake: Lake,
@@ -134,94 +148,9 @@ fn register(
         tables.push((name, Arc::new(provider)));
     }
     for (name, provider) in tables {
-        let reference = datafusion::common::TableReference::bare(name.as_str());
-        let earlier = context.register_table(reference, provider).map_err(planning_failed)?;
-        if earlier.is_some() {
-            return Err(Error::unfit(format!("two tables are called `{name}`")));
-        }
+        context.register_table(TableReference::bare(name), provider).map_err(planning_failed)?;
     }
     Ok(())
-}
-
-/// The plan of the one statement in `sql`, if all it does is read.
-async fn read_only_plan(state: &SessionState, sql: &str) -> Result<LogicalPlan> {
-    let statement = parse(state, sql)?;
-    if let Some(verb) = writing_verb(&statement) {
-        return Err(read_only(&verb));
-    }
-    let references = state.resolve_table_references(&statement).map_err(planning_failed)?;
-    let plan = match state.statement_to_plan(statement).await {
-        Ok(plan) => plan,
-        Err(error) => {
-            let known = published_names(state);
-            let unknown = failure::unknown_table(&error, &references, &known);
-            return Err(unknown.unwrap_or_else(|| planning_failed(error)));
-        }
-    };
-    // The statement looked like a question; what it was planned as has to be one too
-    // (`SELECT … INTO`, a writing `WITH`).
-    let reading_only =
-        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    match reading_only.verify_plan(&plan) {
-        Ok(()) => Ok(plan),
-        Err(_) => Err(read_only(plan.display().to_string().split(':').next().unwrap_or_default())),
-    }
-}
-
-/// The one statement in `sql`.
-fn parse(state: &SessionState, sql: &str) -> Result<Statement> {
-    let dialect = state.config_options().sql_parser.dialect;
-    state.sql_to_statement(sql, &dialect).map_err(|error| {
-        use datafusion::error::DataFusionError as Failure;
-        match error {
-            Failure::NotImplemented(_) => {
-                Error::unfit("more than one statement: ask one question at a time").at("query")
-            }
-            other => planning_failed(other),
-        }
-    })
-}
-
-/// What the statement would do, in a word, if that is more than reading.
-fn writing_verb(statement: &Statement) -> Option<String> {
-    let first_word = |text: String| text.split_whitespace().next().unwrap_or_default().to_string();
-    match statement {
-        Statement::Explain(explained) => writing_verb(&explained.statement),
-        Statement::Statement(statement) => match &**statement {
-            // `WITH … INSERT` is parsed as a query whose body is the INSERT.
-            SqlStatement::Query(query) => match &*query.body {
-                SetExpr::Insert(body)
-                | SetExpr::Update(body)
-                | SetExpr::Delete(body)
-                | SetExpr::Merge(body) => Some(first_word(body.to_string())),
-                _ => None,
-            },
-            SqlStatement::Explain { .. }
-            | SqlStatement::ExplainTable { .. }
-            | SqlStatement::ShowTables { .. }
-            | SqlStatement::ShowColumns { .. }
-            | SqlStatement::ShowFunctions { .. }
-            | SqlStatement::ShowVariable { .. } => None,
-            other => Some(first_word(other.to_string())),
-        },
-        other => Some(first_word(other.to_string())),
-    }
-}
-
-fn read_only(verb: &str) -> Error {
-    Error::unfit(format!("`{verb}` is refused: a query only reads"))
-        .at("query")
-        .advise("use SELECT, EXPLAIN, DESCRIBE or SHOW; published tables change through jobs alone")
-}
-
-/// The names a query may use.
-fn published_names(state: &SessionState) -> Vec<String> {
-    let defaults = &state.config_options().catalog;
-    let catalog = state.catalog_list().catalog(&defaults.default_catalog);
-    let schema = catalog.and_then(|catalog| catalog.schema(&defaults.default_schema));
-    let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
-    names.sort();
-    names
 }
 
 /// A table whose rows are made by the caller, one stream for each partition.

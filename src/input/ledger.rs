@@ -34,7 +34,7 @@ pub struct MonthEntry {
 pub struct Entry {
     pub etag: String,
     pub size_bytes: u64,
-    /// What it says, as [`crate::kernel::content::Content`] prints it.
+    /// What it says, whatever the order of its lines; empty where it could not be read.
     pub content_hash: String,
     pub status: Status,
     /// The run that counted or held it.
@@ -77,13 +77,15 @@ impl Ledger {
     }
 
     pub fn to_parquet(&self) -> Result<Bytes> {
-        let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("the ledger cannot be written: {e}"));
+        let broken =
+            |e: &dyn std::fmt::Display| Error::invariant(format!("the ledger cannot be written: {e}"));
         let schema = schema::ledger();
         let columns = self.columns().map_err(|e| broken(&e))?;
         let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| broken(&e))?;
         let properties = schema::writer_properties(&[]);
         let mut bytes = Vec::new();
-        let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(|e| broken(&e))?;
+        let mut writer =
+            ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(|e| broken(&e))?;
         writer.write(&batch).map_err(|e| broken(&e))?;
         writer.close().map_err(|e| broken(&e))?;
         Ok(bytes.into())
@@ -133,7 +135,8 @@ impl Ledger {
         for batch in builder.build().map_err(|e| broken(&e))? {
             let batch = batch.map_err(|e| broken(&e))?;
             for row in 0..batch.num_rows() {
-                let (name, entry) = entry_at(&batch, row).ok_or_else(|| broken(&"its columns are not ours"))?;
+                let (name, entry) =
+                    entry_at(&batch, row).ok_or_else(|| broken(&"its columns are not ours"))?;
                 entries.insert(name, entry);
             }
         }

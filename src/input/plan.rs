@@ -36,7 +36,6 @@ impl LogObject {
     pub fn etag_of(meta: &ObjectMeta) -> String {
         meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339())
     }
-
 }
 
 /// An object of which nothing is counted.
@@ -75,7 +74,7 @@ pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
     let listed = root.list().map_err(|e| if e.kind == Kind::NotFound { missing() } else { e })?;
     let prefix = root.path.as_ref().to_string();
     let (mut objects, mut set_aside) = (Vec::new(), Vec::new());
-    for meta in &listed {
+    for mut meta in listed {
         let below = meta.location.as_ref().strip_prefix(&prefix).unwrap_or(meta.location.as_ref());
         let below = below.trim_start_matches('/');
         let name = format!("{}/{below}", root.shown.trim_end_matches('/'));
@@ -83,7 +82,11 @@ pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
             true => set_aside.push(name),
             false => {
                 let place = Place { path: meta.location.clone(), shown: name.clone(), ..root.clone() };
-                objects.push(LogObject::new(name, place, meta));
+                // Some stores tell an object's etag, but not in a listing.
+                if meta.e_tag.is_none() {
+                    meta = place.head()?.unwrap_or(meta);
+                }
+                objects.push(LogObject::new(name, place, &meta));
             }
         }
     }
@@ -91,7 +94,9 @@ pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
         return Err(missing());
     }
     if objects.len() > OBJECTS_MAX {
-        return Err(Error::unfit(format!("{} objects; the most is {OBJECTS_MAX}", objects.len())).at(&root.shown));
+        return Err(
+            Error::unfit(format!("{} objects; the most is {OBJECTS_MAX}", objects.len())).at(&root.shown)
+        );
     }
     Ok((objects, set_aside))
 }

@@ -55,7 +55,8 @@ fn append_groups(batch: &RecordBatch, categories: &Categories, groups: &mut Vec<
     for row in 0..batch.num_rows() {
         let code = codes.value(row);
         let category = categories.id(code).ok_or_else(|| {
-            let error = Error::new(Kind::Unfit, format!("the lake holds the category `{code}`, the job does not"));
+            let error =
+                Error::new(Kind::Unfit, format!("the lake holds the category `{code}`, the job does not"));
             error.advise("keep a category in the job's set for as long as the lake holds it")
         })?;
         let whole = |number: i64| u64::try_from(number).map_err(|_| missing());

@@ -122,7 +122,8 @@ fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
         }
     };
     let incomes = input.users.as_deref().map_or(Ok(Vec::new()), incomes)?;
-    let manual = input.budget_overrides.as_deref().map_or(Ok(Vec::new()), |t| manual_budgets(t, categories))?;
+    let manual =
+        input.budget_overrides.as_deref().map_or(Ok(Vec::new()), |t| manual_budgets(t, categories))?;
     let tables = [&input.users, &input.budget_overrides].into_iter().flatten();
     let tables: Vec<&str> = tables.map(String::as_str).collect();
     Budgets::new(template, incomes, manual).map_err(|what| refuse(&tables.join(" or "), what.into()))
@@ -148,7 +149,9 @@ fn manual_budgets(table: &str, categories: &Categories) -> Result<Vec<ManualBudg
     for_each_row(table, &columns, |row| {
         let from_month = match row[3] {
             "" => None,
-            text => Some(text.parse::<Month>().map_err(|_| Refused(3, "not a month, such as 2025-01".into()))?),
+            text => {
+                Some(text.parse::<Month>().map_err(|_| Refused(3, "not a month, such as 2025-01".into()))?)
+            }
         };
         budgets.push(ManualBudget {
             user_id: user_id(row[0], 0)?,

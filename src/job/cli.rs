@@ -7,7 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Parser, Debug)]
-#[command(name = "pennymill", version, about = "Nightly spending pipelines: raw transaction logs to monthly spending, right to the cent")]
+#[command(
+    name = "pennymill",
+    version,
+    about = "Nightly spending pipelines: raw transaction logs to monthly spending, right to the cent"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

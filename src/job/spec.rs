@@ -230,7 +230,9 @@ impl std::str::FromStr for Currency {
             return Err(format!("`{code}` is not a currency code, such as USD"));
         }
         if OTHER_MINOR_UNITS.contains(&code) {
-            return Err(format!("`{code}` has no hundredths; only currencies with two decimals are supported"));
+            return Err(format!(
+                "`{code}` has no hundredths; only currencies with two decimals are supported"
+            ));
         }
         Ok(Currency(code.to_string()))
     }
@@ -289,7 +291,9 @@ impl Spec {
     pub fn load(file: &Path, sets: &[String]) -> Result<Spec> {
         let shown = file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::new(Kind::NotFound, "there is no such job file").at(&shown),
+            std::io::ErrorKind::NotFound => {
+                Error::new(Kind::NotFound, "there is no such job file").at(&shown)
+            }
             _ => Error::unfit(format!("cannot read the job file: {error}")).at(&shown),
         })?;
         let folder = file.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -312,7 +316,8 @@ impl Spec {
         for set in sets {
             apply(set, &mut table)?;
         }
-        let spec: Spec = table.try_into().map_err(|e: toml::de::Error| Error::unfit(e.message()).at(shown))?;
+        let spec: Spec =
+            table.try_into().map_err(|e: toml::de::Error| Error::unfit(e.message()).at(shown))?;
         spec.checked(shown)
     }
 
@@ -326,8 +331,12 @@ impl Spec {
             return unfit("`name` must be of letters, digits, `-` and `_`");
         }
         match self.kind {
-            JobKind::Spending if self.input.logs.is_none() => unfit("a job of kind \"spending\" needs `input.logs`"),
-            JobKind::Sql if self.query.is_none() => unfit("a job of kind \"sql\" needs `query`, an SQL file beside it"),
+            JobKind::Spending if self.input.logs.is_none() => {
+                unfit("a job of kind \"spending\" needs `input.logs`")
+            }
+            JobKind::Sql if self.query.is_none() => {
+                unfit("a job of kind \"sql\" needs `query`, an SQL file beside it")
+            }
             _ => Ok(self),
         }
     }
@@ -341,7 +350,10 @@ fn refuse_unknown_keys(text: &str, shown: &str) -> Result<()> {
     for (key, value) in parsed.get_ref() {
         let section = key.get_ref().as_ref();
         let inner = value.get_ref().as_table();
-        let keys = inner.into_iter().flat_map(|table| table.keys()).map(|inner| (format!("{section}.{}", inner.get_ref()), inner.span().start));
+        let keys = inner
+            .into_iter()
+            .flat_map(|table| table.keys())
+            .map(|inner| (format!("{section}.{}", inner.get_ref()), inner.span().start));
         let keys: Vec<(String, usize)> = match inner {
             Some(table) if !table.is_empty() => keys.collect(),
             Some(_) if KEYS.iter().any(|k| k.starts_with(&format!("{section}."))) => Vec::new(),
@@ -375,13 +387,15 @@ fn apply(set: &str, table: &mut toml::Table) -> Result<()> {
         return Err(at(unknown_key(key)));
     }
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
-    let parsed = parsed.and_then(|mut t| t.remove("value")).filter(|v| !matches!(v, toml::Value::Datetime(_)));
+    let parsed =
+        parsed.and_then(|mut t| t.remove("value")).filter(|v| !matches!(v, toml::Value::Datetime(_)));
     let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_string()));
     match key.split_once('.') {
         None => drop(table.insert(key.to_string(), value)),
         Some((section, key)) => {
             let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
-            let section = section.as_table_mut().ok_or_else(|| at(Error::unfit("the section is not a table")))?;
+            let section =
+                section.as_table_mut().ok_or_else(|| at(Error::unfit("the section is not a table")))?;
             section.insert(key.to_string(), value);
         }
     }
@@ -400,7 +414,8 @@ fn place_of(text: &str, shown: &str, byte: usize) -> String {
 mod tests {
     use super::*;
 
-    const JOB: &str = "name = \"nightly\"\nkind = \"spending\"\n[input]\nlogs = \"logs/\"\n[output]\nlake = \"lake/\"\n";
+    const JOB: &str =
+        "name = \"nightly\"\nkind = \"spending\"\n[input]\nlogs = \"logs/\"\n[output]\nlake = \"lake/\"\n";
 
     fn refusal(text: &str, sets: &[&str]) -> String {
         let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
@@ -411,7 +426,12 @@ mod tests {
     fn defaults_and_overrides() {
         let spec = Spec::parse(JOB, "a.toml", &[]).unwrap();
         assert_eq!((spec.alerts.approaching.0, spec.limits.memory.0.0), (800_000, 4 << 30));
-        let sets = ["input.months=2025-01..2025-03", "limits.threads=7", "alerts.as_of=2025-02", "output.transactions=true"];
+        let sets = [
+            "input.months=2025-01..2025-03",
+            "limits.threads=7",
+            "alerts.as_of=2025-02",
+            "output.transactions=true",
+        ];
         let spec = Spec::parse(JOB, "a.toml", &sets.map(String::from)).unwrap();
         assert_eq!(spec.input.months.0.0.count(), 3);
         assert_eq!(spec.limits.threads, 7);
@@ -421,15 +441,32 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_place_and_the_nearest_key() {
         let with = |line: &str| format!("{JOB}{line}\n");
-        assert_eq!(refusal(&with("lakes = 1"), &[]), "a.toml:7:1: unknown key `output.lakes`; did you mean `output.lake`?");
-        assert_eq!(refusal(&with("[limit]\nthreads = 1"), &[]), "a.toml:8:1: unknown key `limit.threads`; did you mean `limits.threads`?");
-        assert_eq!(refusal(&with("memory = '1GiB'"), &[]), "a.toml:7:1: unknown key `output.memory`; did you mean `limits.memory`?");
-        assert!(refusal(&with("[limits]\nmemory = \"lots\""), &[]).starts_with("a.toml:8:10: `lots` is not an amount of memory"));
-        assert!(refusal(&with("[alerts]\napproaching = 1.5"), &[]).starts_with("a.toml:8:15: expected a fraction"));
+        assert_eq!(
+            refusal(&with("lakes = 1"), &[]),
+            "a.toml:7:1: unknown key `output.lakes`; did you mean `output.lake`?"
+        );
+        assert_eq!(
+            refusal(&with("[limit]\nthreads = 1"), &[]),
+            "a.toml:8:1: unknown key `limit.threads`; did you mean `limits.threads`?"
+        );
+        assert_eq!(
+            refusal(&with("memory = '1GiB'"), &[]),
+            "a.toml:7:1: unknown key `output.memory`; did you mean `limits.memory`?"
+        );
+        assert!(
+            refusal(&with("[limits]\nmemory = \"lots\""), &[])
+                .starts_with("a.toml:8:10: `lots` is not an amount of memory")
+        );
+        assert!(
+            refusal(&with("[alerts]\napproaching = 1.5"), &[])
+                .starts_with("a.toml:8:15: expected a fraction")
+        );
         assert!(refusal(JOB, &["limits.thread=1"]).contains("did you mean `limits.threads`?"));
         assert!(refusal(JOB, &["limits.threads"]).contains("key=value"));
         assert!(refusal(&JOB.replace("spending", "sql"), &[]).contains("needs `query`"));
         assert!(refusal("name = ", &[]).starts_with("a.toml:1:8: "));
-        assert!(refusal(&JOB.replace("logs/\"", "logs/\"\ntime_zone = \"Mars/Base\""), &[]).contains("Mars/Base"));
+        assert!(
+            refusal(&JOB.replace("logs/\"", "logs/\"\ntime_zone = \"Mars/Base\""), &[]).contains("Mars/Base")
+        );
     }
 }

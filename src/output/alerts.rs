@@ -114,11 +114,19 @@ mod tests {
             !not_yet_emitted(vec![alert.clone()], &emitted).is_empty()
         };
         assert!(new(&approaching, &[]) && new(&exceeded, &[&approaching]));
-        assert!(!new(&approaching, &[&approaching]) && !new(&approaching, &[&exceeded]) && !new(&exceeded, &[&exceeded]));
+        assert!(
+            !new(&approaching, &[&approaching])
+                && !new(&approaching, &[&exceeded])
+                && !new(&exceeded, &[&exceeded])
+        );
         let mut read = Emitted::new();
         read_emitted(to_parquet(std::slice::from_ref(&exceeded), "run").unwrap(), &mut read).unwrap();
         assert_eq!(read, Emitted::from([exceeded.id()]));
         let line = String::from_utf8(to_ndjson(&[approaching], "run").to_vec()).unwrap();
-        assert!(line.ends_with("}\n") && line.contains("\"spent\":\"90.05\"") && line.contains("\"threshold\":\"0.8\""));
+        assert!(
+            line.ends_with("}\n")
+                && line.contains("\"spent\":\"90.05\"")
+                && line.contains("\"threshold\":\"0.8\"")
+        );
     }
 }

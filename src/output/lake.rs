@@ -105,7 +105,8 @@ impl Lake {
     }
 
     pub fn open_or_create(&self, name: &str, schema: &SchemaRef, partitions: &[&str]) -> Result<Table> {
-        wait(Table::open_or_create(&self.store, name, schema, partitions)).map_err(|e| e.at(&self.place.shown))
+        wait(Table::open_or_create(&self.store, name, schema, partitions))
+            .map_err(|e| e.at(&self.place.shown))
     }
 
     /// The table of a job of kind `sql`.
@@ -185,7 +186,8 @@ impl Lake {
             return Err(damaged(&path));
         }
         let add: Vec<PartFile> = manifest.monthly_spending.iter().map(PartRecord::file).collect();
-        let metadata = BTreeMap::from([(MANIFEST.to_string(), path), (MANIFEST_SHA256.to_string(), checksum)]);
+        let metadata =
+            BTreeMap::from([(MANIFEST.to_string(), path), (MANIFEST_SHA256.to_string(), checksum)]);
         let info = self.info(&manifest.run_id, head.table.version() + 1, metadata);
         wait(head.table.commit(&add, remove, &info))
     }

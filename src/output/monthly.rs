@@ -11,7 +11,7 @@ use crate::domain::category::{Categories, CategoryKind};
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use crate::input::published::{PartFile, read_groups};
+use crate::input::published::read_groups;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::limits::PART_GROUPS;
 use crate::output::part::{self, WrittenPart};
@@ -65,6 +65,8 @@ pub struct MonthPart {
     /// Of its month, from 0.
     pub sequence: usize,
     pub written: WrittenPart,
+    /// Its first and its last user.
+    pub users: (u64, u64),
     pub totals: GroupTotals,
     pub alerts: Vec<Alert>,
 }
@@ -94,24 +96,15 @@ impl PartWriter<'_> {
         if totals != meant || alerts != meant_alerts || back != groups {
             return Err(Error::invariant("a part reads back otherwise than it was written").at(&place.shown));
         }
-        Ok(MonthPart { month, sequence, written, totals, alerts })
+        let (Some(first), Some(last)) = (back.first(), back.last()) else {
+            return Err(Error::invariant("a part is empty").at(&place.shown));
+        };
+        let users = (first.user_id, last.user_id);
+        Ok(MonthPart { month, sequence, written, users, totals, alerts })
     }
 
     fn alerts(&self, month: Month, groups: &[Spend]) -> Vec<Alert> {
         self.alert_rule.as_ref().map_or(Vec::new(), |rule| rule.alerts(month, groups, self.categories))
-    }
-}
-
-impl MonthPart {
-    /// As the table's log names it.
-    pub fn file(&self) -> PartFile {
-        PartFile {
-            path: self.written.path.clone(),
-            size_bytes: self.written.size_bytes,
-            rows: self.totals.groups,
-            month: Some(self.month),
-            stats: Some(self.written.stats.clone()),
-        }
     }
 }
 
@@ -120,7 +113,9 @@ fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
     let amounts = Decimal128Array::from_iter_values(amounts).with_data_type(schema::AMOUNT);
     let columns: Vec<ArrayRef> = vec![
         std::sync::Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.user_id as i64))),
-        std::sync::Arc::new(StringArray::from_iter_values(groups.iter().map(|g| categories.code(g.category)))),
+        std::sync::Arc::new(StringArray::from_iter_values(
+            groups.iter().map(|g| categories.code(g.category)),
+        )),
         std::sync::Arc::new(amounts),
         std::sync::Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.transaction_count as i64))),
     ];
@@ -248,7 +243,11 @@ mod tests {
         };
         let whole = cut(PART_GROUPS);
         assert_eq!(whole.len(), 3);
-        assert!(whole.iter().all(|(_, _, part)| part.last().unwrap().category.0 == 2 || part.last() == groups.last()));
+        assert!(
+            whole
+                .iter()
+                .all(|(_, _, part)| part.last().unwrap().category.0 == 2 || part.last() == groups.last())
+        );
         assert!(cut(1000) == whole && cut(349_526) == whole);
     }
 }

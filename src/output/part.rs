@@ -36,7 +36,8 @@ pub fn without_partition_column(schema: &SchemaRef) -> SchemaRef {
 
 /// Encodes batches as one Parquet object, sorted by the columns of these indexes.
 pub fn encode(schema: &SchemaRef, batches: &[RecordBatch], sorted: &[i32]) -> Result<Bytes> {
-    let broken = |e: parquet::errors::ParquetError| Error::invariant(format!("Parquet cannot be written: {e}"));
+    let broken =
+        |e: parquet::errors::ParquetError| Error::invariant(format!("Parquet cannot be written: {e}"));
     let mut bytes = Vec::new();
     let properties = schema::writer_properties(sorted);
     let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties)).map_err(broken)?;

@@ -11,7 +11,6 @@ use crate::engine::local::Record;
 use crate::engine::rows::{self, Row, SplitRows};
 use crate::error::{Error, Result};
 use crate::input::plan::{LogObject, Split};
-use crate::input::published::PartFile;
 use crate::limits::PART_TRANSACTIONS;
 use crate::schema;
 use crate::store::Place;
@@ -96,7 +95,8 @@ impl TransactionWriter<'_> {
         let schema = part::without_partition_column(&schema::transactions());
         let batch = RecordBatch::try_new(schema.clone(), columns);
         let batch = batch.map_err(|e| Error::invariant(format!("transactions are no table: {e}")))?;
-        let written = part::write(&self.table, path, part::encode(&schema, &[batch], &[])?, rows.len() as u64)?;
+        let written =
+            part::write(&self.table, path, part::encode(&schema, &[batch], &[])?, rows.len() as u64)?;
         part::read_back(&self.table.child(path), &written)?;
         Ok(written)
     }
@@ -110,16 +110,5 @@ impl TransactionWriter<'_> {
             true => Ok(state.parts),
             false => Err(Error::invariant(format!("{written} of {rows} transactions were written"))),
         }
-    }
-}
-
-/// As the table's log names a part.
-pub fn file(month: Month, written: &WrittenPart) -> PartFile {
-    PartFile {
-        path: written.path.clone(),
-        size_bytes: written.size_bytes,
-        rows: written.rows,
-        month: Some(month),
-        stats: Some(written.stats.clone()),
     }
 }

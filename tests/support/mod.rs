@@ -87,9 +87,11 @@ impl Scratch {
         } else {
             format!("logs = {:?}\n", self.path("logs/"))
         };
-        let lake = if self.rest.contains("lake =") { String::new() } else { format!("lake = {:?}\n", self.lake()) };
+        let lake =
+            if self.rest.contains("lake =") { String::new() } else { format!("lake = {:?}\n", self.lake()) };
         let (input, rest) = (&self.input, &self.rest);
-        let text = format!("name = \"test\"\nkind = \"spending\"\n[input]\n{logs}{input}[output]\n{lake}{rest}");
+        let text =
+            format!("name = \"test\"\nkind = \"spending\"\n[input]\n{logs}{input}[output]\n{lake}{rest}");
         self.write("job.toml", text);
         self.path("job.toml")
     }
@@ -115,7 +117,11 @@ impl Scratch {
 
 fn said(output: Output) -> Said {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 /// The parts of a table by its newest version, in their order.
@@ -124,7 +130,10 @@ pub fn parts(lake: &Path, table: &str) -> Vec<(String, Vec<u8>)> {
     let Some(opened) = opened.table(table).unwrap() else { return Vec::new() };
     let mut files = opened.files().unwrap();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    files.into_iter().map(|f| (f.path.clone(), std::fs::read(lake.join(table).join(&f.path)).unwrap())).collect()
+    files
+        .into_iter()
+        .map(|f| (f.path.clone(), std::fs::read(lake.join(table).join(&f.path)).unwrap()))
+        .collect()
 }
 
 pub fn published(lake: &Path) -> Published {
@@ -142,7 +151,8 @@ pub fn published(lake: &Path) -> Published {
 
 /// The bytes of a table's parts, with the run taken out of their names.
 pub fn part_bytes(lake: &Path, table: &str) -> Vec<(String, Vec<u8>)> {
-    let without_run = |path: String| path[..path.len() - "-01234567-89ab-cdef-0123-456789abcdef.parquet".len()].to_string();
+    let without_run =
+        |path: String| path[..path.len() - "-01234567-89ab-cdef-0123-456789abcdef.parquet".len()].to_string();
     parts(lake, table).into_iter().map(|(path, bytes)| (without_run(path), bytes)).collect()
 }
 

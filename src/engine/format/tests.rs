@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
-    TimestampMicrosecondArray,
+    StringViewArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Schema};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -78,8 +78,22 @@ async fn json_has_every_key_and_exact_numbers() {
 }
 
 const HOSTILE: [&str; 16] = [
-    "=cmd|' /C calc'!A0", "+1", "-2+3", "@SUM(A1)", "\tx", "\rx", "\nx", "\0x", "\u{ff1d}1",
-    "plain", "with, comma", "with \"quotes\"", "two\nlines", "\u{1b}[31mred\u{1b}[0m", "\u{202e}abc", "",
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "-2+3",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "\nx",
+    "\0x",
+    "\u{ff1d}1",
+    "plain",
+    "with, comma",
+    "with \"quotes\"",
+    "two\nlines",
+    "\u{1b}[31mred\u{1b}[0m",
+    "\u{202e}abc",
+    "",
 ];
 
 fn hostile() -> QueryResult {
@@ -149,10 +163,22 @@ async fn parquet_comes_back_as_it_was() {
     let mut out = Vec::new();
     let done = write(spending(), Format::Parquet, &mut out).await.unwrap();
     assert_eq!(done, Written { rows: 3, reader_left: false });
-    let mut reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(out)).unwrap().build().unwrap();
+    let mut reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(out)).unwrap().build().unwrap();
     let batch = reader.next().unwrap().unwrap();
     let expected = spending().rows.next().await.unwrap().unwrap();
     assert_eq!(batch.columns(), expected.columns());
+}
+
+#[tokio::test]
+async fn text_as_views_is_plain_text_to_the_readers_of_parquet() {
+    let views = || result_of(vec![("a", Arc::new(StringViewArray::from(vec!["x", "=y"])) as ArrayRef)]);
+    let mut out = Vec::new();
+    write(views(), Format::Parquet, &mut out).await.unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(out)).unwrap();
+    assert_eq!(reader.schema().field(0).data_type(), &DataType::Utf8);
+    assert_eq!(written(views(), Format::Csv).await, "a\nx\n'=y\n");
+    assert_eq!(written(views(), Format::Json).await, "{\"a\":\"x\"}\n{\"a\":\"=y\"}\n");
 }
 
 #[tokio::test]
@@ -163,12 +189,16 @@ async fn no_rows_still_have_columns() {
     assert_eq!(written(none(), Format::Json).await, "");
     let mut out = Vec::new();
     assert_eq!(write(none(), Format::Parquet, &mut out).await.unwrap().rows, 0);
-    assert_eq!(ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(out)).unwrap().schema().fields().len(), 2);
+    assert_eq!(
+        ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(out)).unwrap().schema().fields().len(),
+        2
+    );
 }
 
 #[tokio::test]
 async fn long_tables_come_in_blocks() {
-    let text = written(result_of(vec![("n", Arc::new(Int64Array::from_iter_values(0..2500)))]), Format::Table).await;
+    let text =
+        written(result_of(vec![("n", Arc::new(Int64Array::from_iter_values(0..2500)))]), Format::Table).await;
     assert_eq!(text.matches("n\n").count(), 3);
     assert_eq!(text.lines().count(), 2500 + 3 * 2 + 2);
 }
@@ -178,7 +208,10 @@ async fn two_columns_of_one_name_are_refused_where_one_would_be_lost() {
     let twice = || result_of(vec![("a", texts(vec![Some("x")])), ("a", texts(vec![Some("y")]))]);
     for format in [Format::Json, Format::Parquet] {
         let error = write(twice(), format, &mut Vec::new()).await.unwrap_err();
-        assert_eq!(error.to_string(), "query: two columns are called `a`; give one of them another name with AS");
+        assert_eq!(
+            error.to_string(),
+            "query: two columns are called `a`; give one of them another name with AS"
+        );
     }
     assert_eq!(written(twice(), Format::Csv).await, "a,a\nx,y\n");
 }

@@ -26,9 +26,7 @@ pub fn planning_failed(error: DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::SQL(parse, _) => syntax(&parse.to_string()),
         DataFusionError::SchemaError(schema, _) => unknown_column(schema),
-        DataFusionError::ArrowError(arrow, _) => {
-            advise_on_months(Error::unfit(arrow.to_string()).at(PLACE))
-        }
+        DataFusionError::ArrowError(arrow, _) => advise_on_months(Error::unfit(arrow.to_string()).at(PLACE)),
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
             Error::invariant(error.find_root().message())
         }
@@ -46,10 +44,9 @@ pub fn reading_failed(error: DataFusionError) -> Error {
         DataFusionError::ArrowError(arrow, _) => Error::new(Kind::InputRefused, computing(arrow))
             .at(PLACE)
             .advise("try_cast and nullif turn such values into NULL"),
-        DataFusionError::ParquetError(parquet) => Error::new(
-            Kind::InputRefused,
-            format!("a part of a published table cannot be read: {parquet}"),
-        ),
+        DataFusionError::ParquetError(parquet) => {
+            Error::new(Kind::InputRefused, format!("a part of a published table cannot be read: {parquet}"))
+        }
         DataFusionError::ResourcesExhausted(what) => {
             Error::unfit(format!("the query needs more memory: {what}"))
                 .at(PLACE)
@@ -62,12 +59,10 @@ pub fn reading_failed(error: DataFusionError) -> Error {
 }
 
 /// The error for a table that is not there, if that is why planning failed.
-pub fn unknown_table(
-    error: &DataFusionError,
-    asked: &[TableReference],
-    known: &[String],
-) -> Option<Error> {
-    let DataFusionError::Plan(message) = error.find_root() else { return None };
+pub fn unknown_table(error: &DataFusionError, asked: &[TableReference], known: &[String]) -> Option<Error> {
+    let DataFusionError::Plan(message) = error.find_root() else {
+        return None;
+    };
     let is_missing = |name: &&TableReference| {
         !known.iter().any(|known| known == name.table())
             && message.ends_with(&format!("{}' not found", name.table()))
@@ -105,9 +100,7 @@ fn same(error: &object_store::Error) -> object_store::Error {
     let source = text.into();
     match error {
         Store::NotFound { path, .. } => Store::NotFound { path: path.clone(), source },
-        Store::PermissionDenied { path, .. } => {
-            Store::PermissionDenied { path: path.clone(), source }
-        }
+        Store::PermissionDenied { path, .. } => Store::PermissionDenied { path: path.clone(), source },
         Store::Unauthenticated { path, .. } => Store::Unauthenticated { path: path.clone(), source },
         _ => Store::Generic { store: "object store", source },
     }
@@ -130,9 +123,11 @@ fn unknown_column(error: &SchemaError) -> Error {
     let mut known: Vec<String> =
         valid_fields.iter().filter(qualifies).map(|valid| valid.name.clone()).collect();
     known.dedup();
-    Error::unfit(format!("no column is called `{}`", field.name))
-        .at(PLACE)
-        .advise(suggestion(&field.name, &known, "columns"))
+    Error::unfit(format!("no column is called `{}`", field.name)).at(PLACE).advise(suggestion(
+        &field.name,
+        &known,
+        "columns",
+    ))
 }
 
 /// The nearest known name, if one is near, and the known names.
@@ -170,9 +165,9 @@ fn computing(error: &ArrowError) -> &'static str {
     match error {
         ArrowError::DivideByZero => "division by zero",
         ArrowError::ArithmeticOverflow(_) => "a number became too large",
-        ArrowError::CastError(_)
-        | ArrowError::ParseError(_)
-        | ArrowError::InvalidArgumentError(_) => "a value does not fit the type asked for",
+        ArrowError::CastError(_) | ArrowError::ParseError(_) | ArrowError::InvalidArgumentError(_) => {
+            "a value does not fit the type asked for"
+        }
         _ => "a value cannot be computed",
     }
 }

@@ -7,13 +7,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, ScalarValue, Statistics};
+use datafusion::common::{ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
@@ -24,18 +22,18 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, Volatility};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
 use url::{Position, Url};
 
 use super::failure::planning_failed;
+use super::pruning::{can_be_evaluated_now, of_months, within_ranges};
 use super::reader::PartReaders;
-use super::{PublishedFile, PublishedTable};
+use super::{LISTED_VALUES, PublishedFile, PublishedTable};
 use crate::error::{Error, Result};
 
 /// The column whose range is known for each file.
@@ -63,15 +61,16 @@ impl PublishedProvider {
         let wrong = |what: String| Error::invariant(what).at(&table.name);
         let store = &store[..Position::BeforePath];
         let store = ObjectStoreUrl::parse(store).map_err(planning_failed)?;
-        let scanned = scanned_schema(&table).map_err(wrong)?;
+        let schema = with_views(&table.schema);
+        let scanned = scanned_schema(&schema, table.partition_column.as_deref()).map_err(wrong)?;
         let all = scanned.table_schema();
         let place = |field: &FieldRef| all.index_of(field.name());
-        let places = table.schema.fields().iter().map(place).collect::<Result<_, _>>();
+        let places = schema.fields().iter().map(place).collect::<Result<_, _>>();
         let places = places.map_err(|error| wrong(error.to_string()))?;
         let orderings = orderings(all, &table.sorted_by).map_err(wrong)?;
         let files = table.files.iter().map(|file| known_file(file, &scanned));
         let files = files.collect::<Result<_, String>>().map_err(wrong)?;
-        Ok(PublishedProvider { store, schema: table.schema, scanned, places, files, orderings })
+        Ok(PublishedProvider { store, schema, scanned, places, files, orderings })
     }
 
     fn partition(&self) -> Option<&FieldRef> {
@@ -80,7 +79,9 @@ impl PublishedProvider {
 
     /// Whether the month of a file alone decides the filter for all its rows.
     fn decided_by_month(&self, filter: &Expr) -> bool {
-        let Some(partition) = self.partition() else { return false };
+        let Some(partition) = self.partition() else {
+            return false;
+        };
         let columns = filter.column_refs();
         !columns.is_empty()
             && columns.iter().all(|column| column.name() == partition.name())
@@ -88,11 +89,7 @@ impl PublishedProvider {
     }
 
     /// The files that may hold rows which pass every filter.
-    fn files_for(
-        &self,
-        session: &dyn Session,
-        filters: &[Expr],
-    ) -> PlanResult<Vec<PartitionedFile>> {
+    fn files_for(&self, session: &dyn Session, filters: &[Expr]) -> PlanResult<Vec<PartitionedFile>> {
         let usable = filters.iter().filter(|filter| can_be_evaluated_now(filter)).cloned();
         let (by_month, by_range): (Vec<Expr>, Vec<Expr>) =
             usable.partition(|filter| self.decided_by_month(filter));
@@ -108,11 +105,7 @@ impl PublishedProvider {
 
     /// Files dealt out to as many groups as there are threads, in the order of their rows where
     /// that can be proved of every group.
-    fn dealt(
-        &self,
-        files: Vec<PartitionedFile>,
-        threads: usize,
-    ) -> (Vec<FileGroup>, Vec<LexOrdering>) {
+    fn dealt(&self, files: Vec<PartitionedFile>, threads: usize) -> (Vec<FileGroup>, Vec<LexOrdering>) {
         if let Some(by_first_column) = self.orderings.last() {
             let ordered = FileScanConfig::split_groups_by_statistics_with_target_partitions(
                 self.scanned.table_schema(),
@@ -136,7 +129,10 @@ impl PublishedProvider {
         let runtime = session.runtime_env();
         let store = runtime.object_store(&self.store)?;
         let footers = runtime.cache_manager.get_file_metadata_cache();
+        let mut options = session.table_options().parquet.clone();
+        options.global.max_in_list_size = LISTED_VALUES;
         let reader = ParquetSource::new(self.scanned.clone())
+            .with_table_parquet_options(options)
             .with_pushdown_filters(true)
             .with_reorder_filters(true)
             .with_parquet_file_reader_factory(Arc::new(PartReaders::new(store, footers)));
@@ -154,10 +150,7 @@ impl TableProvider for PublishedProvider {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> PlanResult<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> PlanResult<Vec<TableProviderFilterPushDown>> {
         let support = |filter: &&Expr| match self.decided_by_month(filter) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Inexact,
@@ -196,20 +189,29 @@ impl TableProvider for PublishedProvider {
     }
 }
 
+/// The schema with text as views of the pages read, which need not be copied to be compared.
+fn with_views(schema: &Schema) -> SchemaRef {
+    let view = |field: &FieldRef| match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => {
+            Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View))
+        }
+        _ => field.clone(),
+    };
+    let fields: Vec<FieldRef> = schema.fields().iter().map(view).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
 /// The columns in the files, then the partition column.
-fn scanned_schema(table: &PublishedTable) -> Result<TableSchema, String> {
-    let partition = table.partition_column.as_deref();
-    let is_partition = |field: &&FieldRef| Some(field.name().as_str()) == partition;
-    let columns = table.schema.fields();
-    let apart: Vec<FieldRef> = columns.iter().filter(is_partition).cloned().collect();
-    match (partition, apart.first().map(|field| field.data_type())) {
-        (None, None) | (Some(_), Some(DataType::Date32)) => {}
-        (Some(name), _) => return Err(format!("the partition column `{name}` is not a date")),
-        (None, Some(_)) => return Err("a column without a name".to_string()),
+fn scanned_schema(schema: &Schema, partition: Option<&str>) -> Result<TableSchema, String> {
+    let is_partition = |field: &FieldRef| Some(field.name().as_str()) == partition;
+    let (apart, stored): (Vec<FieldRef>, Vec<FieldRef>) =
+        schema.fields().iter().cloned().partition(is_partition);
+    if let Some(name) = partition
+        && !apart.iter().any(|field| field.data_type() == &DataType::Date32)
+    {
+        return Err(format!("the partition column `{name}` is not a date"));
     }
-    let stored: Vec<FieldRef> =
-        columns.iter().filter(|field| !is_partition(field)).cloned().collect();
-    let stored = Schema::new_with_metadata(stored, table.schema.metadata().clone());
+    let stored = Schema::new_with_metadata(stored, schema.metadata().clone());
     Ok(TableSchema::builder(Arc::new(stored)).with_table_partition_cols(apart).build())
 }
 
@@ -262,73 +264,4 @@ fn statistics(file: &PublishedFile, stored: &Schema) -> Statistics {
         }
     }
     statistics
-}
-
-/// Whether a filter has a value for a given row while the query is still being planned.
-fn can_be_evaluated_now(filter: &Expr) -> bool {
-    use datafusion::common::tree_node::TreeNode;
-    let later = |part: &Expr| match part {
-        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
-        Expr::Column(_)
-        | Expr::Literal(..)
-        | Expr::Alias(_)
-        | Expr::BinaryExpr(_)
-        | Expr::Not(_)
-        | Expr::Negative(_)
-        | Expr::IsNull(_)
-        | Expr::IsNotNull(_)
-        | Expr::IsTrue(_)
-        | Expr::IsNotTrue(_)
-        | Expr::IsFalse(_)
-        | Expr::IsNotFalse(_)
-        | Expr::IsUnknown(_)
-        | Expr::IsNotUnknown(_)
-        | Expr::Between(_)
-        | Expr::InList(_)
-        | Expr::Like(_)
-        | Expr::Case(_)
-        | Expr::Cast(_)
-        | Expr::TryCast(_) => false,
-        // Subqueries, outer references, placeholders: known only once the query runs.
-        _ => true,
-    };
-    !filter.exists(|part| Ok(later(part))).unwrap_or(true)
-}
-
-/// The files whose month passes a filter on the month alone.
-fn of_months(
-    session: &dyn Session,
-    files: Vec<PartitionedFile>,
-    filter: Expr,
-    partition: &FieldRef,
-) -> PlanResult<Vec<PartitionedFile>> {
-    let months = files.iter().flat_map(|file| file.partition_values.iter().cloned());
-    if files.is_empty() {
-        return Ok(files);
-    }
-    let months: ArrayRef = ScalarValue::iter_to_array(months)?;
-    let schema = Arc::new(Schema::new(vec![partition.clone()]));
-    let filter =
-        session.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&schema))?)?;
-    let months = RecordBatch::try_new(schema, vec![months])?;
-    let passes = filter.evaluate(&months)?.into_array(months.num_rows())?;
-    let passes = passes.as_boolean().iter();
-    let kept = files.into_iter().zip(passes).filter(|(_, passes)| *passes == Some(true));
-    Ok(kept.map(|(file, _)| file).collect())
-}
-
-/// The files that a filter cannot exclude by their statistics.
-fn within_ranges(
-    session: &dyn Session,
-    files: Vec<PartitionedFile>,
-    filter: Expr,
-    scanned: &SchemaRef,
-) -> PlanResult<Vec<PartitionedFile>> {
-    let columns = DFSchema::try_from(Arc::clone(scanned))?;
-    let filter = session.create_physical_expr(filter, &columns)?;
-    let pruning = PruningPredicateBuilder::new().with_file_schema(Arc::clone(scanned));
-    let Some(pruning) = pruning.build(filter) else { return Ok(files) };
-    let known = files.iter().filter_map(|file| file.statistics.clone()).collect();
-    let kept = pruning.prune(&PrunableStatistics::new(known, Arc::clone(scanned)))?;
-    Ok(files.into_iter().zip(kept).filter(|(_, keep)| *keep).map(|(file, _)| file).collect())
 }

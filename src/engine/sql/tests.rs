@@ -20,8 +20,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use super::question::MAX_DEPTH;
 use super::*;
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 
 const MEMORY: usize = 256 << 20;
 
@@ -190,7 +191,13 @@ impl Fixture {
         self.ask_in(sql, true, MEMORY, 2).await
     }
 
-    async fn ask_in(&self, sql: &str, sorted: bool, memory: usize, threads: usize) -> Result<Vec<RecordBatch>> {
+    async fn ask_in(
+        &self,
+        sql: &str,
+        sorted: bool,
+        memory: usize,
+        threads: usize,
+    ) -> Result<Vec<RecordBatch>> {
         let result = query(self.lake(sorted), vec![], sql, memory, threads).await?;
         result.rows.try_collect().await.map_err(reading_failed)
     }
@@ -201,7 +208,8 @@ impl Fixture {
         self.store.ranges.lock().unwrap().clear();
         self.ask(sql).await.unwrap();
         let opened = self.store.opened.lock().unwrap();
-        let short = |path: &String| path.replace("lake/month=", "").replace("-01/part-", "/").replace(".parquet", "");
+        let short =
+            |path: &String| path.replace("lake/month=", "").replace("-01/part-", "/").replace(".parquet", "");
         opened.iter().map(short).collect()
     }
 
@@ -216,12 +224,15 @@ fn text(batches: &[RecordBatch]) -> String {
 
 /// One value of each row of a result of one column.
 fn decimals(batches: &[RecordBatch], column: usize) -> Vec<i128> {
-    let values = batches.iter().flat_map(|batch| batch.column(column).as_primitive::<Decimal128Type>().values().to_vec());
+    let values = batches
+        .iter()
+        .flat_map(|batch| batch.column(column).as_primitive::<Decimal128Type>().values().to_vec());
     values.collect()
 }
 
 fn integers(batches: &[RecordBatch], column: usize) -> Vec<i64> {
-    let values = batches.iter().flat_map(|batch| batch.column(column).as_primitive::<Int64Type>().values().to_vec());
+    let values =
+        batches.iter().flat_map(|batch| batch.column(column).as_primitive::<Int64Type>().values().to_vec());
     values.collect()
 }
 
@@ -247,11 +258,15 @@ async fn sums_are_right_to_the_cent_however_the_files_are_dealt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_come_in_the_published_order_and_the_month_with_them() {
     let fixture = Fixture::new(&["2025-01", "2025-02"]).await;
-    let answer = fixture.ask("SELECT * FROM monthly_spending WHERE user_id = 1500 ORDER BY month, category").await.unwrap();
+    let answer = fixture
+        .ask("SELECT * FROM monthly_spending WHERE user_id = 1500 ORDER BY month, category")
+        .await
+        .unwrap();
     let names: Vec<String> = answer[0].schema().fields().iter().map(|f| f.name().clone()).collect();
     assert_eq!(names, ["month", "user_id", "category", "amount", "transaction_count"]);
     let months: Vec<i32> = answer[0].column(0).as_primitive::<Date32Type>().values().to_vec();
-    let expected: Vec<i32> = fixture.all_rows().filter(|(_, row)| row.0 == 1500).map(|(month, _)| month.first_day()).collect();
+    let expected: Vec<i32> =
+        fixture.all_rows().filter(|(_, row)| row.0 == 1500).map(|(month, _)| month.first_day()).collect();
     assert_eq!(months, expected);
     let answer = fixture.ask("SELECT amount, month, user_id FROM monthly_spending LIMIT 3").await.unwrap();
     assert_eq!(answer[0].schema().field(1).name(), "month");
@@ -269,7 +284,10 @@ async fn only_the_months_and_users_asked_for_are_opened() {
         ("to_char(month, '%Y-%m') = '2025-02' AND user_id >= 1000", &["2025-02/1"]),
         ("user_id BETWEEN 990 AND 999", &["2024-12/0", "2025-01/0", "2025-02/0"]),
         ("user_id IN (5, 1999) AND month = DATE '2025-01-01'", &["2025-01/0", "2025-01/1"]),
-        ("(month = DATE '2025-01-01' AND user_id = 4) OR (month = DATE '2025-02-01' AND user_id = 1004)", &["2025-01/0", "2025-02/1"]),
+        (
+            "(month = DATE '2025-01-01' AND user_id = 4) OR (month = DATE '2025-02-01' AND user_id = 1004)",
+            &["2025-01/0", "2025-02/1"],
+        ),
         ("month = DATE '2031-01-01'", &[]),
         ("user_id = 5000", &[]),
         ("month IS NULL", &[]),
@@ -280,15 +298,45 @@ async fn only_the_months_and_users_asked_for_are_opened() {
     }
     let none: [&str; 0] = [];
     assert_eq!(fixture.opened_by("SELECT count(*) FROM monthly_spending").await, none);
-    assert_eq!(fixture.opened_by("SELECT count(*) FROM monthly_spending WHERE month = DATE '2025-01-01'").await, none);
+    assert_eq!(
+        fixture.opened_by("SELECT count(*) FROM monthly_spending WHERE month = DATE '2025-01-01'").await,
+        none
+    );
     assert_eq!(fixture.opened_by("SELECT min(user_id), max(month) FROM monthly_spending").await, none);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_latest_month_is_found_without_reading_the_others() {
     let fixture = Fixture::new(&["2024-12", "2025-01", "2025-02"]).await;
-    let sql = "SELECT sum(amount) FROM monthly_spending WHERE month = (SELECT max(month) FROM monthly_spending)";
+    let sql =
+        "SELECT sum(amount) FROM monthly_spending WHERE month = (SELECT max(month) FROM monthly_spending)";
     assert_eq!(fixture.opened_by(sql).await, ["2025-02/0", "2025-02/1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subquery_of_two_rows_is_refused_where_one_value_is_needed() {
+    let fixture = Fixture::new(&["2025-01", "2025-02"]).await;
+    for sql in [
+        "SELECT sum(amount) FROM monthly_spending WHERE month = (SELECT month FROM monthly_spending WHERE user_id < 3)",
+        "SELECT (SELECT month FROM monthly_spending WHERE user_id < 3), 1",
+        "SELECT sum(amount) FROM monthly_spending WHERE month = (SELECT max(month) FROM monthly_spending) AND amount > (SELECT amount FROM monthly_spending WHERE user_id < 3)",
+        "SELECT sum(amount) FROM monthly_spending WHERE month = (SELECT max(month) FROM monthly_spending GROUP BY user_id)",
+    ] {
+        let answer = fixture.ask(sql).await;
+        let error = answer.expect_err(sql);
+        assert!(error.to_string().contains("more than one row"), "{error}");
+    }
+    let january: i128 =
+        fixture.all_rows().filter(|(month, _)| month.month_of_year() == 1).map(|(_, row)| row.2).sum();
+    for value in [
+        "(SELECT min(month) FROM monthly_spending)",
+        "(SELECT month FROM monthly_spending ORDER BY month LIMIT 1)",
+    ] {
+        let sql = format!("SELECT sum(amount) FROM monthly_spending WHERE month = {value}");
+        assert_eq!(decimals(&fixture.ask(&sql).await.unwrap(), 0), [january]);
+    }
+    let none = "SELECT count(*) FROM monthly_spending WHERE month = (SELECT max(month) FROM monthly_spending WHERE user_id < 0)";
+    assert_eq!(integers(&fixture.ask(none).await.unwrap(), 0), [0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,8 +395,11 @@ async fn sorted_files_answer_as_unsorted_ones_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_files_in_order_are_not_sorted_again() {
     let fixture = Fixture::new(&["2025-01"]).await;
-    let plan = fixture.ask("EXPLAIN SELECT * FROM monthly_spending ORDER BY user_id, category").await.unwrap();
-    assert!(!text(&plan).contains("SortExec"), "{}", text(&plan));
+    for (order, threads) in [("user_id, category", 2), ("user_id", 1), ("user_id", 2)] {
+        let sql = format!("EXPLAIN SELECT * FROM monthly_spending ORDER BY {order}");
+        let plan = text(&fixture.ask_in(&sql, true, MEMORY, threads).await.unwrap());
+        assert!(!plan.contains("SortExec"), "{plan}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,10 +453,19 @@ async fn a_query_only_reads() {
 async fn a_wrong_query_names_the_nearest_right_one() {
     let fixture = Fixture::new(&["2025-01"]).await;
     let cases = [
-        ("SELECT * FROM monthly_spendings", "query: no table is called `monthly_spendings`; did you mean `monthly_spending`? tables: monthly_spending"),
+        (
+            "SELECT * FROM monthly_spendings",
+            "query: no table is called `monthly_spendings`; did you mean `monthly_spending`? tables: monthly_spending",
+        ),
         ("SELECT * FROM elsewhere", "query: no table is called `elsewhere`; tables: monthly_spending"),
-        ("SELECT amuont FROM monthly_spending", "query: no column is called `amuont`; did you mean `amount`? columns: month, user_id, category, amount, transaction_count"),
-        ("SELECT m.x FROM monthly_spending m", "query: no column is called `x`; columns: month, user_id, category, amount, transaction_count"),
+        (
+            "SELECT amuont FROM monthly_spending",
+            "query: no column is called `amuont`; did you mean `amount`? columns: month, user_id, category, amount, transaction_count",
+        ),
+        (
+            "SELECT m.x FROM monthly_spending m",
+            "query: no column is called `x`; columns: month, user_id, category, amount, transaction_count",
+        ),
         ("SELEC 1", "query:1:1: Expected: an SQL statement, found: SELEC"),
     ];
     for (sql, expected) in cases {
@@ -413,12 +473,48 @@ async fn a_wrong_query_names_the_nearest_right_one() {
         assert_eq!(error.to_string(), expected);
         assert_eq!(error.kind.exit_code(), 78);
     }
-    for sql in ["SELECT * FROM monthly_spending WHERE month = '2025-01'", "SELECT nosuch(amount) FROM monthly_spending", "", "SELECT sum(category) FROM monthly_spending", "SELECT user_id, sum(amount) FROM monthly_spending"] {
+    for sql in [
+        "SELECT * FROM monthly_spending WHERE month = '2025-01'",
+        "SELECT nosuch(amount) FROM monthly_spending",
+        "",
+        "SELECT sum(category) FROM monthly_spending",
+        "SELECT user_id, sum(amount) FROM monthly_spending",
+    ] {
         let error = fixture.ask(sql).await.unwrap_err();
         println!("{error}");
         assert_eq!(error.kind, Kind::Unfit, "{sql}: {error}");
         assert_eq!(error.to_string().contains("DATE '2025-01-01'"), sql.contains("'2025-01'"), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_chains_are_refused_before_they_take_the_stack() {
+    let fixture = Fixture::new(&["2025-01"]).await;
+    let count = |filter: String| format!("SELECT count(*) FROM monthly_spending WHERE {filter}");
+    let chain = |length: usize| {
+        let each: Vec<String> = (0..length).map(|n| format!("amount = {n}.37")).collect();
+        count(each.join(" OR "))
+    };
+    let sum =
+        |length: usize| format!("SELECT {} FROM monthly_spending", ["user_id"].repeat(length).join(" + "));
+    fixture.ask(&chain(MAX_DEPTH - 2)).await.unwrap();
+    fixture.ask(&sum(MAX_DEPTH - 2)).await.unwrap();
+    for sql in [
+        chain(MAX_DEPTH + 1),
+        sum(MAX_DEPTH + 1),
+        sum(5000),
+        format!("EXPLAIN {}", chain(200)),
+        ["SELECT 1"; 102].join(" UNION ALL "),
+    ] {
+        let error = fixture.ask(&sql).await.unwrap_err();
+        assert!(error.to_string().contains("nested more than 100 deep"), "{error}");
+    }
+    fixture.ask(&["SELECT 1"; 100].join(" UNION ALL ")).await.unwrap();
+    let listed: Vec<String> = (0..3000).map(|n| n.to_string()).collect();
+    fixture.ask(&count(format!("user_id IN ({})", listed.join(", ")))).await.unwrap();
+    let few: Vec<String> = (0..LISTED_VALUES).map(|n| n.to_string()).collect();
+    let few = count(format!("user_id IN ({})", few.join(", ")));
+    assert_eq!(fixture.opened_by(&few).await, ["2025-01/0"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -483,10 +579,13 @@ fn made(count: i64, partitions: usize) -> Arc<dyn TableProvider> {
             let batches = (0..count / 1000).map({
                 let schema = schema.clone();
                 move |batch| {
-                    let numbers = (batch * 1000..(batch + 1) * 1000).map(|n| n * 7919 % count * 10 + number as i64);
+                    let numbers =
+                        (batch * 1000..(batch + 1) * 1000).map(|n| n * 7919 % count * 10 + number as i64);
                     let numbers = Int64Array::from_iter_values(numbers);
-                    let texts = StringArray::from_iter_values(numbers.values().iter().map(|n| format!("{n:040}")));
-                    Ok(RecordBatch::try_new(schema.clone(), vec![Arc::new(numbers), Arc::new(texts)]).unwrap())
+                    let texts =
+                        StringArray::from_iter_values(numbers.values().iter().map(|n| format!("{n:040}")));
+                    Ok(RecordBatch::try_new(schema.clone(), vec![Arc::new(numbers), Arc::new(texts)])
+                        .unwrap())
                 }
             });
             Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches)))
@@ -497,16 +596,19 @@ fn made(count: i64, partitions: usize) -> Arc<dyn TableProvider> {
 
 async fn ask_made(count: i64, partitions: usize, sql: &str, memory: usize) -> Result<Vec<RecordBatch>> {
     let fixture = Fixture::new(&[]).await;
-    let result = query(fixture.lake(true), vec![("made".into(), made(count, partitions))], sql, memory, 2).await?;
+    let result =
+        query(fixture.lake(true), vec![("made".into(), made(count, partitions))], sql, memory, 2).await?;
     result.rows.try_collect().await.map_err(reading_failed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn made_rows_are_a_table_like_any_other() {
-    let answer = ask_made(10_000, 3, "SELECT count(*), count(DISTINCT n), min(text) FROM made", MEMORY).await.unwrap();
+    let answer =
+        ask_made(10_000, 3, "SELECT count(*), count(DISTINCT n), min(text) FROM made", MEMORY).await.unwrap();
     assert_eq!(integers(&answer, 0), [30_000]);
     assert_eq!(integers(&answer, 1), [30_000]);
-    let answer = ask_made(10_000, 2, "SELECT count(*) FROM made a JOIN made b ON a.n = b.n", MEMORY).await.unwrap();
+    let answer =
+        ask_made(10_000, 2, "SELECT count(*) FROM made a JOIN made b ON a.n = b.n", MEMORY).await.unwrap();
     assert_eq!(integers(&answer, 0), [20_000]);
     let answer = ask_made(10_000, 0, "SELECT count(*), sum(n) FROM made", MEMORY).await.unwrap();
     assert_eq!(integers(&answer, 0), [0]);
@@ -516,19 +618,21 @@ async fn made_rows_are_a_table_like_any_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_beyond_memory_is_spilled() {
-    // 40 MB of text in a pool of 12 MB.
-    let sorted = ask_made(500_000, 2, "SELECT n, text FROM made ORDER BY text", 12 << 20).await.unwrap();
+    // 30 MB of rows, and twice that to sort them, in 20 MB.
+    let sorted = ask_made(300_000, 2, "SELECT n, text FROM made ORDER BY text", 20 << 20).await.unwrap();
     let numbers = integers(&sorted, 0);
-    assert_eq!(numbers.len(), 1_000_000);
+    assert_eq!(numbers.len(), 600_000);
     assert!(numbers.is_sorted());
     let grouped = "SELECT count(*), sum(c) FROM (SELECT text, count(*) AS c FROM made GROUP BY text)";
-    let answer = ask_made(500_000, 2, grouped, 24 << 20).await.unwrap();
-    assert_eq!((integers(&answer, 0), integers(&answer, 1)), (vec![1_000_000], vec![1_000_000]));
+    let answer = ask_made(300_000, 2, grouped, 20 << 20).await.unwrap();
+    assert_eq!((integers(&answer, 0), integers(&answer, 1)), (vec![600_000], vec![600_000]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_little_memory_says_so() {
-    let error = ask_made(500_000, 2, "SELECT count(*) FROM made a JOIN made b ON a.text = b.text", 2 << 20).await.unwrap_err();
+    let error = ask_made(500_000, 2, "SELECT count(*) FROM made a JOIN made b ON a.text = b.text", 2 << 20)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, Kind::Unfit);
     assert!(error.to_string().starts_with("query: the query needs more memory: "), "{error}");
 }
@@ -548,7 +652,19 @@ async fn the_error_of_a_made_table_comes_through_as_it_was() {
     let sql = "SELECT n, count(*) FROM raw GROUP BY n ORDER BY n";
     let result = query(fixture.lake(true), vec![("raw".into(), table)], sql, MEMORY, 2).await.unwrap();
     let error = result.rows.try_collect::<Vec<_>>().await.map_err(reading_failed).unwrap_err();
-    assert_eq!((error.kind, error.to_string().as_str()), (Kind::Credentials, "logs/a.tsv: access denied; log in"));
+    assert_eq!(
+        (error.kind, error.to_string().as_str()),
+        (Kind::Credentials, "logs/a.tsv: access denied; log in")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tables_of_one_name_are_refused() {
+    let fixture = Fixture::new(&["2025-01"]).await;
+    let extra = vec![("monthly_spending".to_string(), made(0, 1))];
+    let answer = query(fixture.lake(true), extra, "SELECT 1", MEMORY, 1).await;
+    let error = answer.err().unwrap().to_string();
+    assert!(error.contains("monthly_spending already exists"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
