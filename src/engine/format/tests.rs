@@ -1,3 +1,5 @@
+//! What a person and a program see of an answer, format by format.
+
 use std::sync::Arc;
 
 use arrow::array::{
