@@ -16,7 +16,7 @@ use crate::input::published::{OpeningMonth, PartFile};
 use crate::input::reference::{Reference, zone};
 use crate::job::spec::{AsOf, Spec};
 use crate::kernel::categorize::Categorizer;
-use crate::kernel::fused::{MapRules, Outcome};
+use crate::kernel::fused::{MapRules, MonthShare, Outcome};
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::limits::RUN_SECONDS_MAX;
 use crate::output::alerts::{not_yet_emitted, to_ndjson, to_parquet};
@@ -42,7 +42,7 @@ pub enum Wish<'a> {
 }
 
 impl Wish<'_> {
-    fn objects(&self) -> &[LogObject] {
+    pub fn objects(&self) -> &[LogObject] {
         match self {
             Wish::Count(objects) | Wish::Rebuild(_, objects) => objects,
         }
@@ -83,7 +83,8 @@ pub struct Attempt<'a> {
 struct Read {
     run_id: String,
     kept: Vec<(LogObject, Outcome)>,
-    held: Vec<(LogObject, Outcome, String)>,
+    /// With what they came to, where they could be read to their end.
+    held: Vec<(LogObject, Option<Outcome>, String)>,
     mapped: Mapped,
     sum: Outcome,
     transactions: Vec<(Month, WrittenPart)>,
@@ -132,27 +133,24 @@ impl Attempt<'_> {
         let mut held = Vec::new();
         loop {
             let run_id = uuid::Uuid::now_v7().to_string();
-            let (mapped, transactions) = self.map(&run_id, &objects, rules, &categorizer)?;
+            let (mut mapped, transactions) = self.map(&run_id, &objects, rules, &categorizer)?;
             let verdicts = match wish {
                 Wish::Count(_) => self.judge(&objects, &mapped),
                 Wish::Rebuild(month, _) => self.hold_to_ledger(*month, &objects, &mapped)?,
             };
-            let outcomes = mapped.outcomes.iter().map(|o| o.clone().unwrap_or_default());
+            let outcomes = std::mem::take(&mut mapped.outcomes);
             let judged = objects.into_iter().zip(outcomes).zip(verdicts);
-            let (mut kept, mut none_new) = (Vec::new(), true);
+            let (held_before, mut kept) = (held.len(), Vec::new());
             for ((object, outcome), verdict) in judged {
-                match verdict {
-                    Verdict::Kept => kept.push((object, outcome)),
-                    Verdict::Held(reason) => {
-                        held.push((object, outcome, reason));
-                        none_new = false;
-                    }
+                match (verdict, outcome) {
+                    (Verdict::Kept, Ok(outcome)) => kept.push((object, outcome)),
+                    (Verdict::Held(reason), outcome) => held.push((object, outcome.ok(), reason)),
+                    (Verdict::Kept, Err(damage)) => return Err(Error::invariant(damage).at(&object.name)),
                 }
             }
-            if none_new || kept.is_empty() {
+            if held.len() == held_before || kept.is_empty() {
                 let mut sum = Outcome::default();
-                kept.iter()
-                    .for_each(|(_, outcome)| sum.append(Outcome { rejects: Vec::new(), ..outcome.clone() }));
+                kept.iter().for_each(|(_, outcome)| sum.add_counts(outcome));
                 return Ok(Read { run_id, kept, held, mapped, sum, transactions });
             }
             objects = kept.into_iter().map(|(object, _)| object).collect();
@@ -282,8 +280,7 @@ impl Attempt<'_> {
                 Ok(())
             };
             let categories = &self.reference.categories;
-            let reduced =
-                reduce(&read.mapped, openings, months, categories, rules.key, &self.tuning, &mut write);
+            let reduced = reduce(&read.mapped, openings, months, categories, rules.key, &pool, &mut write);
             cutter.finish().into_iter().for_each(|part| queue.push(part));
             reduced
         })?;
@@ -323,11 +320,13 @@ impl Attempt<'_> {
         let alerts = closing.alerts.len() as u64;
         let record = |name: &str, bytes: Bytes, rows: u64| self.write_record(run_id, name, bytes, rows);
         let spec = serde_json::to_vec(self.spec).map_err(|e| Error::invariant(e.to_string()))?;
-        let months = months(&closing.parts);
+        let months = months(&closing.parts)?;
         Ok(Manifest {
             run_id: run_id.clone(),
             job: self.spec.name.clone(),
             job_sha256: sha256(&spec),
+            currency: self.spec.input.currency.0.to_string(),
+            time_zone: self.spec.input.time_zone.0.to_string(),
             opening_version: self.head.table.version(),
             rebuilt_month: wish.rebuilt_month().map(|month| month.to_string()),
             inputs: inputs(read),
@@ -379,14 +378,16 @@ impl Attempt<'_> {
             if next.is_counted(&object.name) {
                 return Err(Error::invariant("an object is counted twice").at(&object.name));
             }
-            next.entries.insert(object.name.clone(), entry(object, outcome, &read.run_id, Status::Counted));
+            next.entries
+                .insert(object.name.clone(), entry(object, Some(outcome), &read.run_id, Status::Counted));
         }
         for (object, outcome, reason) in &read.held {
-            let held = entry(object, outcome, &read.run_id, Status::Held(reason.clone()));
+            let held = entry(object, outcome.as_ref(), &read.run_id, Status::Held(reason.clone()));
             next.entries.insert(object.name.clone(), held);
         }
         let mut contents = BTreeMap::new();
-        for (name, entry) in next.counted().filter(|(_, entry)| entry.rows_read > 0) {
+        // Logs without a word in them are all the same, and no second delivery.
+        for (name, entry) in next.counted().filter(|(_, entry)| entry.rows_read > entry.rows_blank) {
             if contents.insert(&entry.content_hash, name).is_some() {
                 return Err(Error::invariant("a content is counted twice").at(name));
             }
@@ -404,18 +405,20 @@ impl Attempt<'_> {
     }
 }
 
-fn entry(object: &LogObject, outcome: &Outcome, run_id: &str, status: Status) -> Entry {
-    let month = |(month, share): (&Month, &crate::kernel::fused::MonthShare)| MonthEntry {
+/// What the ledger says of an object; of one that cannot be read to its end nothing is known.
+fn entry(object: &LogObject, outcome: Option<&Outcome>, run_id: &str, status: Status) -> Entry {
+    let month = |(month, share): (&Month, &MonthShare)| MonthEntry {
         month: *month,
         rows: share.rows,
         net_cents: share.net_cents,
     };
-    // Of an object that cannot be read to its end nothing is known.
-    let damaged = outcome.lines == 0 && object.size_bytes > 0;
+    let content_hash = outcome.map(|outcome| outcome.content.to_string()).unwrap_or_default();
+    let nothing = Outcome::default();
+    let outcome = outcome.unwrap_or(&nothing);
     Entry {
         etag: object.version.clone(),
         size_bytes: object.size_bytes,
-        content_hash: if damaged { String::new() } else { outcome.content.to_string() },
+        content_hash,
         status,
         run_id: run_id.to_string(),
         rows_read: outcome.lines,
@@ -429,37 +432,32 @@ fn entry(object: &LogObject, outcome: &Outcome, run_id: &str, status: Status) ->
 }
 
 fn inputs(read: &Read) -> Vec<InputRecord> {
-    let record = |object: &LogObject, outcome: &Outcome, reason: Option<&String>| InputRecord {
-        source_object: object.name.clone(),
-        status: if reason.is_some() { "held" } else { "counted" }.to_string(),
-        reason: reason.cloned(),
-        etag: object.version.clone(),
-        size_bytes: object.size_bytes,
-        content_hash: outcome.content.to_string(),
-        rows_accepted: outcome.accepted,
-        rows_rejected: outcome.rejected_rows(),
-        rows_blank: outcome.blank,
-        positive_cents: outcome.positive_cents.to_string(),
-        negative_cents: outcome.negative_cents.to_string(),
+    let run_id = &read.run_id;
+    let counted = |(object, outcome): &(LogObject, Outcome)| {
+        InputRecord::new(&object.name, entry(object, Some(outcome), run_id, Status::Counted))
     };
-    let kept = read.kept.iter().map(|(object, outcome)| record(object, outcome, None));
-    let held = read.held.iter().map(|(object, outcome, reason)| record(object, outcome, Some(reason)));
-    kept.chain(held).collect()
+    let held = |(object, outcome, reason): &(LogObject, Option<Outcome>, String)| {
+        InputRecord::new(&object.name, entry(object, outcome.as_ref(), run_id, Status::Held(reason.clone())))
+    };
+    read.kept.iter().map(counted).chain(read.held.iter().map(held)).collect()
 }
 
 /// The totals of each month over its parts, which share no user.
-fn months(parts: &[MonthPart]) -> Vec<MonthRecord> {
+fn months(parts: &[MonthPart]) -> Result<Vec<MonthRecord>> {
     let mut months: BTreeMap<Month, GroupTotals> = BTreeMap::new();
     for part in parts {
         let totals = months.entry(part.month).or_default();
         *totals = totals.plus(part.totals);
     }
-    let record = |(month, totals): (Month, GroupTotals)| MonthRecord {
-        month: month.to_string(),
-        rows: totals.transactions,
-        users: totals.users,
-        groups: totals.groups,
-        net_cents: i64::try_from(totals.net_cents).unwrap_or(i64::MAX),
+    let record = |(month, totals): (Month, GroupTotals)| {
+        let net_cents = i64::try_from(totals.net_cents);
+        Ok(MonthRecord {
+            month: month.to_string(),
+            rows: totals.transactions,
+            users: totals.users,
+            groups: totals.groups,
+            net_cents: net_cents.map_err(|_| Error::invariant("a month's total leaves 64 bits"))?,
+        })
     };
     months.into_iter().map(record).collect()
 }

@@ -10,6 +10,11 @@ use crate::job::cli::JobArgs;
 use crate::job::spec::{JobKind, Spec};
 use crate::kernel::categorize::Categorizer;
 use crate::output::lake::Lake;
+use crate::store::wait;
+use crate::{query, sql_job};
+
+/// Enough to plan a question; it is not answered.
+const MEMORY_BYTES: usize = 64 << 20;
 
 /// Checks a job. Errors with the first thing that is wrong.
 pub fn run(args: &JobArgs) -> Result<String> {
@@ -21,6 +26,10 @@ pub fn run(args: &JobArgs) -> Result<String> {
         None => "not there yet; the first run creates it".to_string(),
     };
     if spec.kind == JobKind::Sql {
+        let (sql, shown) = sql_job::question(&spec)?;
+        if head.is_some() {
+            wait(query::answer(&lake, Vec::new(), &sql, MEMORY_BYTES, 1)).map_err(|e| e.at(shown))?;
+        }
         return Ok(format!("{}: fit to run\n  lake       {}: {version}\n", spec.name, lake.place.shown));
     }
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
@@ -36,6 +45,6 @@ pub fn run(args: &JobArgs) -> Result<String> {
         plan.new.len(),
         lake.place.shown,
         reference.choices.len(),
-        reference.categories.len(),
+        reference.categories.count(),
     ))
 }

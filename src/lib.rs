@@ -1,6 +1,7 @@
 //! pennymill: raw transaction logs in, monthly spending per user and category out.
 //!
-//! The rooms in the order in which data flows; a file uses only what stands above it.
+//! In: the rooms. Out: their order, in which data flows. Invariant: a room uses only what stands
+//! above it.
 
 pub mod error;
 // A bound may rest on what a word means, and a word on nothing below.
@@ -24,10 +25,11 @@ pub mod output;
 
 pub mod report;
 
-pub mod check;
 pub mod query;
 
 pub mod attempt;
 pub mod sql_job;
+
+pub mod check;
 
 pub mod run;

@@ -1,4 +1,4 @@
-//! Every bound of the program, in one place, asserted against each other.
+//! Every bound of a spending run, in one place, asserted against each other.
 //!
 //! In: nothing. Out: constants. Invariant: the assertions below hold, or nothing compiles.
 
@@ -60,7 +60,5 @@ const _: () = {
     // A movement packs 12 bits of month, 8 of category and 44 of biased cents.
     assert!(MONTHS_MAX == 1 << 12);
     assert!(AMOUNT_CENTS_MAX < 1 << 43);
-    // The shares of one chunk cannot overflow an i64 before they are checked.
-    assert!(AMOUNT_CENTS_MAX.checked_mul(CHUNK_ROWS as i64).is_some());
     assert!(PART_GROUPS.is_multiple_of(ROW_GROUP_ROWS));
 };

@@ -69,7 +69,7 @@ pub struct HeldInput {
     pub reason: String,
 }
 
-/// The report of a run. Its JSON keys are fixed; `held` and `alerts_as_of` say more than they ask.
+/// The report of a run. Keys may be added; none is renamed or removed.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     pub run_id: String,
@@ -158,7 +158,7 @@ impl Report {
         let held = if inputs.held > 0 { format!(", {} held", inputs.held) } else { String::new() };
         writeln!(
             page,
-            "  inputs     {} of {} objects counted, {}{held}",
+            "  inputs     {} new of {} listed, {}{held}",
             grouped(inputs.new),
             grouped(inputs.objects),
             size(inputs.bytes)
@@ -178,11 +178,11 @@ impl Report {
         if !self.rejects.is_empty() {
             writeln!(page, "  rejects    {}", list(&self.rejects))?;
         }
-        writeln!(page, "  categories {}", list(&self.categorized))?;
+        writeln!(page, "  decided by {}", list(&self.categorized))?;
         let money = |cents: i64| format_cents(i128::from(cents));
         writeln!(
             page,
-            "  amount     {} spent, {} refunded, {} net",
+            "  amount     {} spent, {} received, {} net",
             money(cents.positive),
             money(cents.negative),
             money(cents.net)

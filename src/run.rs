@@ -16,6 +16,7 @@ use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::lake::Lake;
 use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
 use crate::sql_job;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Runs a job. Out: what to print on stdout, and the exit code.
@@ -23,6 +24,9 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     let spec = Spec::load(&args.job.job, &args.job.sets)?;
     if args.dry_run {
         return dry_run(&spec, args.report).map(|text| (text, 0));
+    }
+    if spec.kind == JobKind::Sql && args.rebuild.is_some() {
+        return Err(Error::unfit("--rebuild is for jobs of kind \"spending\"; run this one again instead"));
     }
     let (report, code) = match spec.kind {
         JobKind::Spending => publish(&spec, args.rebuild, &tuning(&spec))?,
@@ -54,9 +58,10 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
     let mut reference = None;
     for attempt in 0..COMMIT_ATTEMPTS_MAX {
         pause_before(attempt);
-        // Also after a lost race: the winner's alerts must be known before ours are chosen.
-        lake.catch_up()?;
         let head = lake.head_or_create()?;
+        head.fits(spec)?;
+        // The other tables follow up to this head before its alerts are read, also after a lost race.
+        lake.catch_up()?;
         report.table_version = head.table.version();
         let mut plan = Plan::new(listing.clone(), &head.ledger, spec.limits.rejects_max_ratio.0);
         let refreshed = compare_touched(&mut plan, &head.ledger)?;
@@ -74,7 +79,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
             Some(reference) => reference,
             None => reference.insert(Reference::load(spec)?),
         };
-        let progress = Progress::new(plan.new_bytes());
+        let progress = Progress::new(wish.objects().iter().map(|object| object.size_bytes).sum());
         let on_bytes = |bytes| progress.advance(bytes);
         let attempt = Attempt {
             spec,
@@ -93,7 +98,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
             Ended::Published => {
                 // The commit stands whatever comes now; the next run catches up what is left.
                 if let Err(error) = lake.catch_up() {
-                    eprintln!("pennymill: published, but alerts wait for the next run: {error}");
+                    eprintln!("pennymill: published; the other tables follow with the next run: {error}");
                 }
                 return Ok(finish(report, started));
             }
@@ -118,10 +123,14 @@ fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     let lake = Lake::open(&spec.output.lake)?;
     if spec.kind == JobKind::Sql {
         let table = spec.output.table.as_ref().unwrap_or(&spec.name);
-        return Ok(format!(
-            "{}: plan; nothing was written\n  table      {table} would be replaced\n",
-            spec.name
-        ));
+        return Ok(match form {
+            ReportForm::Human => {
+                format!("{}: plan; nothing was written\n  table      {table} to be replaced\n", spec.name)
+            }
+            ReportForm::Json => {
+                serde_json::json!({"job": spec.name, "outcome": "planned", "table": table}).to_string() + "\n"
+            }
+        });
     }
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
     let head = lake.head()?;
@@ -158,9 +167,10 @@ fn compare_touched(plan: &mut Plan, ledger: &Ledger) -> Result<Ledger> {
 fn counted_for(month: Month, ledger: &Ledger, listed: &[LogObject]) -> Result<Vec<LogObject>> {
     let touches = |entry: &Entry| entry.months.iter().any(|m| m.month == month);
     let names = ledger.counted().filter(|(_, entry)| touches(entry)).map(|(name, _)| name);
+    let by_name: HashMap<&str, &LogObject> =
+        listed.iter().map(|object| (object.name.as_str(), object)).collect();
     let find = |name: &String| {
-        let found = listed.iter().find(|object| object.name == *name).cloned();
-        found.ok_or_else(|| {
+        by_name.get(name.as_str()).copied().cloned().ok_or_else(|| {
             let error =
                 Error::new(Kind::NotFound, "a raw log that was counted for the month is gone").at(name);
             error.advise("restore it, or rebuild with `input.logs` where it lies")

@@ -95,7 +95,7 @@ pub fn rejects() -> SchemaRef {
         required("source_object", DataType::Utf8),
         required("line", DataType::Int64),
         required("byte_offset", DataType::Int64),
-        optional("column", DataType::Int32),
+        required("column", DataType::Int32),
         required("reason", DataType::Utf8),
         required("raw", DataType::Binary),
     ])

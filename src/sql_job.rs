@@ -65,13 +65,21 @@ pub fn publish(spec: &Spec) -> Result<Report> {
     Err(Error::new(Kind::Temporary, what).at(&name).advise("run again"))
 }
 
-fn ask(spec: &Spec, lake: &Lake) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+/// The text of a job's question, and the file it stands in.
+pub fn question(spec: &Spec) -> Result<(String, String)> {
     let file = spec.folder.join(spec.query.as_deref().unwrap_or_default());
     let shown = file.display().to_string();
-    let sql = std::fs::read_to_string(&file).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::new(Kind::NotFound, "there is no such query file").at(&shown),
-        _ => Error::from(e).at(&shown),
-    })?;
+    match std::fs::read_to_string(&file) {
+        Ok(sql) => Ok((sql, shown)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::new(Kind::NotFound, "there is no such query file").at(&shown))
+        }
+        Err(e) => Err(Error::from(e).at(&shown)),
+    }
+}
+
+fn ask(spec: &Spec, lake: &Lake) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let (sql, _) = question(spec)?;
     let limits = &spec.limits;
     wait(async {
         let answer = answer(lake, Vec::new(), &sql, limits.memory.0.0 as usize, limits.threads).await?;

@@ -137,12 +137,9 @@ impl Place {
 }
 
 /// Makes sure of the one thing that publishing stands on: a store that does not overwrite what
-/// is created twice. The probe object stays, so a lake is probed once.
+/// is created twice. The probe object stays; every run asks again, since a lake can move.
 pub fn probe(lake: &Place) -> Result<()> {
     let probe = lake.child("_runs/_probe");
-    if probe.head()?.is_some() {
-        return Ok(());
-    }
     let create = |body: &'static [u8]| {
         let mode = PutOptions::from(PutMode::Create);
         wait(probe.store.put_opts(&probe.path, Bytes::from_static(body).into(), mode))
@@ -202,25 +199,19 @@ const STAGED_SUFFIX: &str = "#0";
 fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io::Result<()> {
     let directory = target.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
     create_synced_directory(directory)?;
-    let mut staged = tempfile::Builder::new().suffix(STAGED_SUFFIX).tempfile_in(directory)?;
+    let mut staging = tempfile::Builder::new();
+    staging.suffix(STAGED_SUFFIX);
+    // Temporary files are private; objects are what other files of this user are.
+    #[cfg(unix)]
+    staging.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut staged = staging.tempfile_in(directory)?;
     payload.iter().try_for_each(|bytes| staged.write_all(bytes))?;
     staged.as_file().sync_all()?;
-    make_readable(staged.as_file())?;
     match mode {
         PutMode::Create => drop(staged.persist_noclobber(&target)?),
         _ => drop(staged.persist(&target)?),
     }
     File::open(directory)?.sync_all()
-}
-
-/// Temporary files are private; objects follow what other programs of this user would create.
-fn make_readable(file: &File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    Ok(())
 }
 
 /// Creates what is missing, from the top, and syncs each new name.

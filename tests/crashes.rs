@@ -32,7 +32,8 @@ fn followers(scratch: &Scratch) -> String {
 fn kill_at_any_instant_and_start_again() {
     let undisturbed = sample();
     assert_eq!(undisturbed.run(&[]).code, 0);
-    let (expected, expected_followers) = (part_bytes(&undisturbed.lake(), "monthly_spending"), followers(&undisturbed));
+    let (expected, expected_followers) =
+        (part_bytes(&undisturbed.lake(), "monthly_spending"), followers(&undisturbed));
     let mut numbers = Numbers(2025);
     for round in 0..12 {
         let scratch = sample();

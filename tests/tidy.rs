@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The rooms in flow order: a file may use its own room and what stands before it.
 const ROOMS: &[&str] = &[
     "error", "domain", "limits", "job", "schema", "store", "input", "kernel", "engine", "generate", "output",
-    "report", "check", "query", "attempt", "sql_job", "run",
+    "report", "query", "attempt", "sql_job", "check", "run",
 ];
 
 const FUNCTION_LINES_MAX: usize = 70;

@@ -63,7 +63,7 @@ impl BudgetTemplate {
         for tier in file.tier {
             let from_cents = parse_amount_cents(tier.income_from.as_bytes())
                 .map_err(|_| format!("tier `{}`: income_from is not an amount", tier.name))?;
-            let mut shares = vec![None; categories.len()];
+            let mut shares = vec![None; categories.count()];
             for (code, share) in &tier.shares {
                 let millionths = millionths(*share).ok_or_else(|| {
                     format!(

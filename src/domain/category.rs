@@ -74,12 +74,8 @@ impl Categories {
         Ok(Categories { sorted, uncategorized })
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.sorted.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.sorted.is_empty()
     }
 
     pub fn id(&self, code: &str) -> Option<CategoryId> {

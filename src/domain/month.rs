@@ -39,12 +39,6 @@ impl Month {
     pub fn first_day(self) -> i32 {
         days_from_civil(self.year() as i32, self.month_of_year(), 1)
     }
-
-    /// The month that a `Date32` lies in.
-    pub fn of_day(days: i32) -> Option<Month> {
-        let (year, month, _) = civil_from_days(days);
-        Month::new(u32::try_from(year).ok()?, month)
-    }
 }
 
 impl fmt::Display for Month {

@@ -79,6 +79,11 @@ impl Zone {
         Some(index as u32)
     }
 
+    /// The month of an index below `months().count()`.
+    pub fn month(&self, index: u32) -> Month {
+        self.months.first.plus(index).expect("an index within the job's months")
+    }
+
     /// The instant of a local time, both in seconds. None in a gap, where clocks are put forward.
     pub fn instant_of_local(&self, local_seconds: i64) -> Option<i64> {
         let settled = self.transitions.partition_point(|t| t.settled_local() <= local_seconds);
@@ -128,13 +133,6 @@ fn transitions(first: i64, last: i64, offset: impl Fn(i64) -> i64) -> Vec<Transi
         from = to;
     }
     found
-}
-
-impl Zone {
-    /// The month of an index below `months().count()`.
-    pub fn month(&self, index: u32) -> Month {
-        self.months.first.plus(index).expect("an index within the job's months")
-    }
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ impl<'a, R: Record> Work<'a, R> {
                     self.outcomes.lock().expect("no thread panics in here")[index] = Some(outcome);
                 }
                 Err(error) => {
-                    drop(self.failure.lock().expect("no thread panics in here").get_or_insert(error))
+                    self.failure.lock().expect("no thread panics in here").get_or_insert(error);
                 }
             }
         }
@@ -211,9 +211,7 @@ pub fn content(object: &LogObject) -> Result<Result<Content, String>> {
     let read = scan(object, whole, READ_BYTES, |block, _| match block {
         Block::Overlong { head, .. } => content.add(head),
         Block::Lines { bytes, .. } => {
-            for line in bytes.split_inclusive(|b| *b == b'\n') {
-                content.add(line.strip_suffix(b"\n").unwrap_or(line));
-            }
+            bytes.split_inclusive(|b| *b == b'\n').for_each(|line| content.add(line));
         }
     })?;
     Ok(read.map(|()| content))

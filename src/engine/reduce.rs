@@ -4,7 +4,7 @@
 //! users. Invariant: closing = opening + movements; each month's groups are handed over with
 //! strictly rising keys, and no user is cut in two by a hand-over.
 
-use super::local::{Mapped, Tuning};
+use super::local::Mapped;
 use crate::domain::category::Categories;
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::spend::Spend;
@@ -38,10 +38,9 @@ pub fn reduce(
     months: MonthRange,
     categories: &Categories,
     key: Key,
-    tuning: &Tuning,
+    pool: &rayon::ThreadPool,
     on_groups: &mut dyn FnMut(Month, Vec<Spend>) -> Result<()>,
 ) -> Result<Reduced> {
-    let pool = tuning.pool()?;
     let window = pool.current_num_threads() * 4;
     let mut reduced = Reduced::default();
     let partitions: Vec<usize> = (0..mapped.partitioner.count()).collect();

@@ -8,7 +8,7 @@ use super::local::ObjectOutcome;
 use crate::input::ledger::Ledger;
 use crate::input::plan::{LogObject, above_limit, second_delivery, too_many_rejects};
 use crate::kernel::fused::Outcome;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 /// Nothing of a held object is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +24,13 @@ pub fn settle(
     ledger: &Ledger,
     rejects_max_millionths: i64,
 ) -> Vec<Verdict> {
-    let mut said: BTreeMap<String, &str> = BTreeMap::new();
+    let counted = ledger.counted().map(|(name, entry)| (entry.content_hash.clone(), name.as_str()));
+    let mut said: HashMap<String, &str> = counted.collect();
     let mut verdicts = Vec::with_capacity(objects.len());
     for (object, outcome) in objects.iter().zip(outcomes) {
         let verdict = match outcome {
             Err(damage) => Verdict::Held(damage.clone()),
-            Ok(outcome) => judge(outcome, ledger, rejects_max_millionths, &said),
+            Ok(outcome) => judge(outcome, rejects_max_millionths, &said),
         };
         if let (Verdict::Kept, Ok(outcome)) = (&verdict, outcome) {
             said.insert(outcome.content.to_string(), &object.name);
@@ -39,7 +40,7 @@ pub fn settle(
     verdicts
 }
 
-fn judge(outcome: &Outcome, ledger: &Ledger, limit: i64, said: &BTreeMap<String, &str>) -> Verdict {
+fn judge(outcome: &Outcome, limit: i64, said: &HashMap<String, &str>) -> Verdict {
     let rejected = outcome.rejected_rows();
     if above_limit(rejected, outcome.lines, limit) {
         let mut reason = too_many_rejects(rejected, outcome.lines);
@@ -50,10 +51,8 @@ fn judge(outcome: &Outcome, ledger: &Ledger, limit: i64, said: &BTreeMap<String,
         }
         return Verdict::Held(reason);
     }
-    let content = outcome.content.to_string();
-    let first = said.get(&content).copied().or_else(|| ledger.counted_with(&content));
-    match first {
-        Some(first) if !outcome.content.is_empty() => Verdict::Held(second_delivery(first)),
+    match said.get(&outcome.content.to_string()) {
+        Some(first) if outcome.lines > outcome.blank => Verdict::Held(second_delivery(first)),
         _ => Verdict::Kept,
     }
 }

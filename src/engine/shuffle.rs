@@ -41,10 +41,6 @@ impl Shuffle {
         Shuffle { slots, held_bytes: AtomicU64::new(0), limit_bytes, spill: Mutex::default() }
     }
 
-    pub fn partitions(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Bytes that went to disk.
     pub fn spilled_bytes(&self) -> u64 {
         self.spill.lock().expect("no thread panics in here").written_bytes

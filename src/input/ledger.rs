@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +62,9 @@ struct MonthText {
 }
 
 impl Ledger {
-    /// The object that was counted with this content, if there is one.
-    pub fn counted_with(&self, content_hash: &str) -> Option<&str> {
-        let counted = |entry: &Entry| entry.status == Status::Counted && entry.content_hash == content_hash;
-        self.entries.iter().find(|(_, entry)| counted(entry)).map(|(name, _)| name.as_str())
+    /// The contents that are counted.
+    pub fn counted_contents(&self) -> HashSet<&str> {
+        self.counted().map(|(_, entry)| entry.content_hash.as_str()).collect()
     }
 
     pub fn is_counted(&self, name: &str) -> bool {
@@ -219,6 +218,6 @@ mod tests {
         let entries = BTreeMap::from([("a.tsv".to_string(), entry), ("b.tsv".to_string(), held)]);
         let ledger = Ledger { entries };
         assert_eq!(Ledger::from_parquet(ledger.to_parquet().unwrap()).unwrap(), ledger);
-        assert_eq!(ledger.counted_with("ab"), Some("a.tsv"));
+        assert_eq!(ledger.counted_contents(), HashSet::from(["ab"]));
     }
 }

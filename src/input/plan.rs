@@ -5,11 +5,12 @@
 //! the order of their names, so nothing depends on the order of a listing.
 
 use super::fetch::Compression;
-use super::ledger::{Ledger, Status};
+use super::ledger::{Entry, Ledger, Status};
 use crate::error::{Error, Kind, Result};
 use crate::limits::OBJECTS_MAX;
 use crate::store::Place;
 use object_store::ObjectMeta;
+use std::collections::HashSet;
 
 /// A log object as it stood when the run was planned.
 #[derive(Clone, Debug)]
@@ -109,6 +110,7 @@ impl Plan {
         ledger: &Ledger,
         rejects_max_millionths: i64,
     ) -> Plan {
+        let counted = ledger.counted_contents();
         let mut plan = Plan { listed: objects.len(), set_aside, ..Plan::default() };
         for object in objects {
             let Some(entry) = ledger.entries.get(&object.name) else {
@@ -120,7 +122,7 @@ impl Plan {
                 Status::Counted if same => {}
                 Status::Counted if entry.size_bytes == object.size_bytes => plan.touched.push(object),
                 Status::Counted => plan.held.push(Held { name: object.name, reason: CHANGED.into() }),
-                Status::Held(reason) if same && still_held(entry, ledger, rejects_max_millionths) => {
+                Status::Held(reason) if same && still_held(entry, &counted, rejects_max_millionths) => {
                     plan.held.push(Held { name: object.name, reason: reason.clone() });
                 }
                 // A held object that was delivered again, or that the job now lets in.
@@ -153,8 +155,8 @@ pub fn second_delivery(first: &str) -> String {
     format!("it says the same as {first}, which is counted")
 }
 
-fn still_held(entry: &super::ledger::Entry, ledger: &Ledger, rejects_max_millionths: i64) -> bool {
-    let twin = ledger.counted_with(&entry.content_hash).is_some();
+fn still_held(entry: &Entry, counted: &HashSet<&str>, rejects_max_millionths: i64) -> bool {
+    let twin = counted.contains(entry.content_hash.as_str());
     let damaged = entry.content_hash.is_empty();
     twin || damaged || above_limit(entry.rows_rejected, entry.rows_read, rejects_max_millionths)
 }

@@ -74,8 +74,7 @@ const fn optional(name: &'static str) -> Column {
 
 fn sellers(table: &str, categories: &Categories) -> Result<Vec<(String, CategoryId)>> {
     let mut sellers = Vec::new();
-    // The country is part of the contract; it starts to count when a job names its countries.
-    let columns = [required("seller"), required("category"), optional("country")];
+    let columns = [required("seller"), required("category")];
     for_each_row(table, &columns, |row| {
         if row[0].is_empty() {
             return Err(Refused(0, "empty".into()));
@@ -101,6 +100,9 @@ fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<Choi
             ("", _) => return Err(Refused(4, "missing: a single transaction needs both".into())),
             (at, amount) => Some((instant(at, 4)?, cents(amount, 5)?)),
         };
+        if row[1].is_empty() {
+            return Err(Refused(1, "empty".into()));
+        }
         choices.push(Choice {
             user_id: user_id(row[0], 0)?,
             seller: row[1].to_string(),

@@ -7,6 +7,7 @@
 use crate::domain::budget::millionths;
 use crate::domain::month::{Month, MonthRange};
 use crate::error::{Error, Kind, Result};
+use crate::limits::MONTHS_MAX;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -199,7 +200,7 @@ impl std::str::FromStr for Months {
     fn from_str(text: &str) -> Result<Months, String> {
         let months: MonthRange = text.parse()?;
         match months.count() {
-            count if count > crate::limits::MONTHS_MAX => Err(format!("{count} months; the most is 4096")),
+            count if count > MONTHS_MAX => Err(format!("{count} months; the most is {MONTHS_MAX}")),
             _ => Ok(Months(months)),
         }
     }
@@ -275,7 +276,7 @@ impl std::str::FromStr for Memory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Memory, String> {
-        let units = [("GiB", 30), ("MiB", 20), ("GB", 30), ("MB", 20)];
+        let units = [("GiB", 30), ("MiB", 20)];
         let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
         let parsed = unit.and_then(|(n, shift)| n.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
         match parsed {
@@ -329,6 +330,10 @@ impl Spec {
         };
         if !named(&self.name) {
             return unfit("`name` must be of letters, digits, `-` and `_`");
+        }
+        // Names that begin with `_` are not listed as tables.
+        if self.output.table.as_ref().is_some_and(|table| !named(table) || table.starts_with('_')) {
+            return unfit("`output.table` must be of letters, digits, `-` and `_`, and not begin with `_`");
         }
         match self.kind {
             JobKind::Spending if self.input.logs.is_none() => {

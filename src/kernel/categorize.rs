@@ -18,18 +18,19 @@ use std::collections::hash_map::Entry;
 type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// The compiled rules of a job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Categorizer {
-    uncategorized: Option<CategoryId>,
+    uncategorized: CategoryId,
     printed: Map<String, Option<CategoryId>>,
     normalized: Map<String, Option<CategoryId>>,
-    /// By user; within a user by seller name, one transaction before all of a seller.
+    /// By user.
     choices: Map<u64, Vec<Choice>>,
 }
 
 impl Categorizer {
-    pub fn new(uncategorized: CategoryId) -> Categorizer {
-        Categorizer { uncategorized: Some(uncategorized), ..Categorizer::default() }
+    fn new(uncategorized: CategoryId) -> Categorizer {
+        let (printed, normalized, choices) = (Map::default(), Map::default(), Map::default());
+        Categorizer { uncategorized, printed, normalized, choices }
     }
 
     /// The rules that a job's reference tables amount to.
@@ -42,7 +43,7 @@ impl Categorizer {
 
     /// Adds a dictionary entry. One that contradicts an earlier entry of the same name takes
     /// that name out of the dictionary.
-    pub fn add_seller(&mut self, seller: &str, category: CategoryId) {
+    fn add_seller(&mut self, seller: &str, category: CategoryId) {
         let add = |map: &mut Map<String, Option<CategoryId>>, name: String| match map.entry(name) {
             Entry::Vacant(free) => drop(free.insert(Some(category))),
             Entry::Occupied(mut held) if *held.get() != Some(category) => drop(held.insert(None)),
@@ -57,7 +58,7 @@ impl Categorizer {
 
     /// Adds a manual choice; of several for the same thing the latest wins, and of equally late
     /// ones the first category in order of codes.
-    pub fn add_choice(&mut self, choice: Choice) {
+    fn add_choice(&mut self, choice: Choice) {
         let choice = Choice { seller: seller_name(&choice.seller), ..choice };
         let of_user = self.choices.entry(choice.user_id).or_default();
         let same = |c: &&mut Choice| c.seller == choice.seller && c.transaction == choice.transaction;
@@ -82,16 +83,17 @@ impl Categorizer {
         let found = found.or_else(|| self.normalized.get(name).copied().flatten());
         match found {
             Some(category) => (category, CategorySource::Dictionary),
-            None => (self.uncategorized.expect("set when built"), CategorySource::None),
+            None => (self.uncategorized, CategorySource::None),
         }
     }
+}
 
-    fn choice(&self, of_user: &[Choice], transaction: &Transaction, name: &str) -> Option<CategoryId> {
-        let this = Some((transaction.occurred_at_micros, transaction.amount_cents));
-        let of_seller = || of_user.iter().filter(|c| c.seller == name);
-        let found = of_seller().find(|c| c.transaction == this);
-        found.or_else(|| of_seller().find(|c| c.transaction.is_none())).map(|c| c.category)
-    }
+/// The choice for this transaction, or else the one for its seller.
+fn choice(of_user: &[Choice], transaction: &Transaction, name: &str) -> Option<CategoryId> {
+    let this = Some((transaction.occurred_at_micros, transaction.amount_cents));
+    let of_seller = || of_user.iter().filter(|c| c.seller == name);
+    let found = of_seller().find(|c| c.transaction == this);
+    found.or_else(|| of_seller().find(|c| c.transaction.is_none())).map(|c| c.category)
 }
 
 /// The name by which choices find their seller: normalised, or as printed where nothing is left.
@@ -122,12 +124,12 @@ impl<'a> Memo<'a> {
     pub fn categorize(&mut self, transaction: &Transaction) -> (CategoryId, CategorySource) {
         let of_user = self.categorizer.choices.get(&transaction.user_id);
         if let Some(known) = self.remembered.get(transaction.seller) {
-            return decide(self.categorizer, of_user, transaction, known);
+            return decide(of_user, transaction, known);
         }
         let name = seller_name(transaction.seller);
         let (category, source) = self.categorizer.look_up(transaction.seller, &name);
         let found = Remembered { category, source, name };
-        let decision = decide(self.categorizer, of_user, transaction, &found);
+        let decision = decide(of_user, transaction, &found);
         if self.remembered.len() < SELLERS_REMEMBERED_MAX {
             self.remembered.insert(transaction.seller.to_string(), found);
         }
@@ -137,12 +139,11 @@ impl<'a> Memo<'a> {
 
 #[inline]
 fn decide(
-    categorizer: &Categorizer,
     of_user: Option<&Vec<Choice>>,
     transaction: &Transaction,
     known: &Remembered,
 ) -> (CategoryId, CategorySource) {
-    let chosen = of_user.and_then(|choices| categorizer.choice(choices, transaction, &known.name));
+    let chosen = of_user.and_then(|choices| choice(choices, transaction, &known.name));
     match chosen {
         Some(category) => (category, CategorySource::Override),
         None => (known.category, known.source),

@@ -5,6 +5,7 @@
 //! Invariant: equal lines as often in both objects, equal fingerprints. It tells accidents apart,
 //! not forgers: whoever can choose lines freely could make two contents meet.
 
+use crate::limits::LINE_BYTES_MAX;
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,9 +16,14 @@ pub struct Content {
 }
 
 impl Content {
-    /// Adds a line, without its line end.
+    /// Adds a line as it stands, with or without its end. Of an over-long one the beginning counts,
+    /// which is all that is ever held of it.
     #[inline]
-    pub fn add(&mut self, line: &[u8]) {
+    pub fn add(&mut self, raw: &[u8]) {
+        let line = match raw.get(..LINE_BYTES_MAX) {
+            Some(head) if raw.len() > LINE_BYTES_MAX => head,
+            _ => raw.strip_suffix(b"\n").unwrap_or(raw),
+        };
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.sum = self.sum.wrapping_add(xxhash_rust::xxh3::xxh3_128(line));
         self.lines += 1;
@@ -31,15 +37,29 @@ impl Content {
             bytes: self.bytes + other.bytes,
         }
     }
-
-    /// Nothing stands in it: two empty objects are no second delivery.
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
 }
 
 impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}-{:x}-{:x}", self.sum, self.lines, self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_line_ends_do_not_count_but_lines_do() {
+        let of = |lines: &[&[u8]]| {
+            let mut content = Content::default();
+            lines.iter().for_each(|line| content.add(line));
+            content
+        };
+        assert_eq!(of(&[b"a\n", b"b\r\n"]), of(&[b"b", b"a\n"]));
+        assert_ne!(of(&[b"a", b"a"]), of(&[b"a"]));
+        assert_ne!(of(&[b"a", b"b"]), of(&[b"ab"]));
+        let long = [b'x'; 2 * LINE_BYTES_MAX];
+        assert_eq!(of(&[&long]), of(&[&long[..LINE_BYTES_MAX + 1]]), "only the beginning is held");
     }
 }

@@ -64,19 +64,24 @@ impl Outcome {
     /// Adds the split that follows this one in the same object.
     pub fn append(&mut self, next: Outcome) {
         let lines_before = self.lines;
+        self.add_counts(&next);
         self.rejects.extend(next.rejects.into_iter().map(|r| Reject { line: r.line + lines_before, ..r }));
-        self.lines += next.lines;
-        self.line_bytes += next.line_bytes;
-        self.accepted += next.accepted;
-        self.blank += next.blank;
-        self.positive_cents += next.positive_cents;
-        self.negative_cents += next.negative_cents;
-        self.keyed = self.keyed.plus(next.keyed);
-        self.content = self.content.plus(next.content);
-        self.rejected.iter_mut().zip(next.rejected).for_each(|(sum, n)| *sum += n);
-        self.by_source.iter_mut().zip(next.by_source).for_each(|(sum, n)| *sum += n);
-        for (month, share) in next.by_month {
-            let sum = self.by_month.entry(month).or_default();
+    }
+
+    /// Adds all that can be added up: everything but the rejected lines themselves.
+    pub fn add_counts(&mut self, other: &Outcome) {
+        self.lines += other.lines;
+        self.line_bytes += other.line_bytes;
+        self.accepted += other.accepted;
+        self.blank += other.blank;
+        self.positive_cents += other.positive_cents;
+        self.negative_cents += other.negative_cents;
+        self.keyed = self.keyed.plus(other.keyed);
+        self.content = self.content.plus(other.content);
+        self.rejected.iter_mut().zip(other.rejected).for_each(|(sum, n)| *sum += n);
+        self.by_source.iter_mut().zip(other.by_source).for_each(|(sum, n)| *sum += n);
+        for (month, share) in &other.by_month {
+            let sum = self.by_month.entry(*month).or_default();
             *sum = MonthShare { rows: sum.rows + share.rows, net_cents: sum.net_cents + share.net_cents };
         }
     }
@@ -151,7 +156,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     #[inline]
     fn map_line(&mut self, number: u64, offset: u64, raw: &[u8]) {
         let line = raw.strip_suffix(b"\n").unwrap_or(raw);
-        self.outcome.content.add(line);
+        self.outcome.content.add(raw);
         if raw.len() > LINE_BYTES_MAX {
             return self.reject_at(number, offset, too_long(), &raw[..LINE_BYTES_MAX]);
         }
@@ -203,5 +208,5 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
 }
 
 fn too_long() -> Refusal {
-    Refusal { reason: RejectReason::LineTooLong, column: LINE_BYTES_MAX as u32 }
+    Refusal { reason: RejectReason::LineTooLong, column: LINE_BYTES_MAX as u32 + 1 }
 }

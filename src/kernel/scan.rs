@@ -81,8 +81,7 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    /// Hands out the first `whole` bytes, or fewer where the split or a line that is too long
-    /// comes before.
+    /// Hands out the first `whole` bytes, or fewer where the split ends before.
     fn take_lines(&mut self, whole: usize) -> Block<'_> {
         let data = &self.buffer[self.taken..self.taken + whole];
         let mut bytes = whole;

@@ -13,6 +13,7 @@ use crate::domain::month::Month;
 use crate::error::{Error, Kind, Result};
 use crate::input::ledger::Ledger;
 use crate::input::published::PartFile;
+use crate::job::spec::Spec;
 use crate::schema;
 use crate::store::{Place, probe, wait};
 use arrow::datatypes::SchemaRef;
@@ -44,12 +45,31 @@ pub struct Head {
     pub table: Table,
     pub parts: Vec<PartFile>,
     pub ledger: Ledger,
+    /// What its newest run counted in: (currency, time zone).
+    pub counted_in: Option<(String, String)>,
 }
 
 impl Head {
     /// The parts of a month in the order of their users.
     pub fn parts_of(&self, month: Month) -> Vec<PartFile> {
         self.parts.iter().filter(|part| part.month == Some(month)).cloned().collect()
+    }
+
+    /// Errors when the job counts in another currency, or cuts months in another zone, than the lake.
+    pub fn fits(&self, spec: &Spec) -> Result<()> {
+        let Some((currency, time_zone)) = &self.counted_in else { return Ok(()) };
+        let wanted = [
+            ("currency", currency, spec.input.currency.0.to_string()),
+            ("time_zone", time_zone, spec.input.time_zone.0.to_string()),
+        ];
+        match wanted.iter().find(|(_, held, wanted)| *held != wanted) {
+            None => Ok(()),
+            Some((key, held, wanted)) => {
+                let error =
+                    Error::unfit(format!("the lake is counted in {held}, and input.{key} is {wanted}"));
+                Err(error.advise("use another lake, or the job's former value"))
+            }
+        }
     }
 
     pub fn last_month(&self) -> Option<Month> {
@@ -111,7 +131,7 @@ impl Lake {
 
     /// The table of a job of kind `sql`.
     pub fn open_or_create_for_job(&self, name: &str, schema: &SchemaRef) -> Result<Table> {
-        if [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, "rejects"].contains(&name) {
+        if [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, "rejects", "raw_transactions"].contains(&name) {
             let error = Error::unfit(format!("`{name}` is a table of the spending job"));
             return Err(error.advise("give the job another name, or another output.table"));
         }
@@ -140,17 +160,15 @@ impl Lake {
 
     fn head_of(&self, table: Table) -> Result<Head> {
         let parts = table.files()?;
-        let ledger = match self.newest_manifest(&table)? {
-            None => Ledger::default(),
-            Some(manifest) => {
-                let bytes = self.place.child(&manifest.ledger.path).read()?;
-                match sha256(&bytes) == manifest.ledger.sha256 {
-                    true => Ledger::from_parquet(bytes)?,
-                    false => return Err(damaged(&manifest.ledger.path)),
-                }
-            }
+        let Some(manifest) = self.newest_manifest(&table)? else {
+            return Ok(Head { table, parts, ledger: Ledger::default(), counted_in: None });
         };
-        Ok(Head { table, parts, ledger })
+        let bytes = self.place.child(&manifest.ledger.path).read()?;
+        if sha256(&bytes) != manifest.ledger.sha256 {
+            return Err(damaged(&manifest.ledger.path));
+        }
+        let counted_in = Some((manifest.currency, manifest.time_zone));
+        Ok(Head { table, parts, ledger: Ledger::from_parquet(bytes)?, counted_in })
     }
 
     /// The manifest of the newest commit that has one: other programs may compact in between.
@@ -211,6 +229,8 @@ impl Lake {
         wait(spending.checkpoint_when_due()).map(drop)
     }
 
+    /// Commits the parts that the manifests behind the table's own `txn` version name. Every run
+    /// starts from a head that is caught up, so what came before the newest run's is done.
     fn catch_up_table(
         &self,
         spending: &Table,
@@ -218,17 +238,15 @@ impl Lake {
         schema: &SchemaRef,
         parts: fn(&Manifest) -> &[PartRecord],
     ) -> Result<()> {
+        let Some(newest) = self.newest_manifest(spending)? else { return Ok(()) };
         let mut table = self.table(name)?;
-        let done = match &table {
-            Some(table) => wait(table.application_version(APPLICATION))?.unwrap_or(0) as u64,
-            None => 0,
-        };
-        for version in done + 1..=spending.version() {
-            let Some(manifest) = wait(self.manifest(spending, version))? else { continue };
+        let mut version = newest.opening_version;
+        while version < spending.version() {
+            let done = table.as_ref().map_or(Ok(None), |t| wait(t.application_version(APPLICATION)))?;
+            version = (version + 1).max(done.unwrap_or(0) as u64 + 1);
+            let manifest = wait(self.manifest(spending, version))?;
+            let Some(manifest) = manifest.filter(|manifest| !parts(manifest).is_empty()) else { continue };
             let add: Vec<PartFile> = parts(&manifest).iter().map(PartRecord::file).collect();
-            if add.is_empty() {
-                continue;
-            }
             let head = self.open_or_create(name, schema, &["month"])?;
             let remove = match &manifest.rebuilt_month {
                 // A rebuilt month replaces its transactions; its alerts were said and stay said.
@@ -236,11 +254,11 @@ impl Lake {
                 _ => Vec::new(),
             };
             let info = self.info(&manifest.run_id, version, BTreeMap::new());
-            match wait(head.commit(&add, &remove, &info))? {
-                Outcome::Committed { .. } => table = self.table(name)?,
-                // Another run catches up as we do, and with the same parts.
-                Outcome::Lost { .. } => return Ok(()),
+            if let Outcome::Lost { .. } = wait(head.commit(&add, &remove, &info))? {
+                // Another run catches up as we do, with the same parts: look again.
+                version -= 1;
             }
+            table = self.table(name)?;
         }
         table.map_or(Ok(()), |table| wait(table.checkpoint_when_due()).map(drop))
     }
@@ -273,5 +291,6 @@ fn of_month(files: Vec<PartFile>, month: &str) -> Vec<PartFile> {
 }
 
 fn damaged(path: &str) -> Error {
-    Error::invariant("it is not what was written").at(path)
+    let error = Error::new(Kind::Unfit, "it is not what was written: the lake is damaged").at(path);
+    error.advise("restore it from a copy; until then nothing can be published")
 }

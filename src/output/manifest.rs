@@ -4,6 +4,7 @@
 //! with its checksum. Invariant: it is written, and read back, before the commit.
 
 use crate::domain::month::Month;
+use crate::input::ledger::{Entry, Status};
 use crate::input::published::PartFile;
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,29 @@ pub struct InputRecord {
     pub negative_cents: String,
 }
 
+impl InputRecord {
+    /// As the ledger says it.
+    pub fn new(source_object: &str, entry: Entry) -> InputRecord {
+        let (status, reason) = match entry.status {
+            Status::Counted => ("counted", None),
+            Status::Held(reason) => ("held", Some(reason)),
+        };
+        InputRecord {
+            source_object: source_object.to_string(),
+            status: status.to_string(),
+            reason,
+            etag: entry.etag,
+            size_bytes: entry.size_bytes,
+            content_hash: entry.content_hash,
+            rows_accepted: entry.rows_accepted,
+            rows_rejected: entry.rows_rejected,
+            rows_blank: entry.rows_blank,
+            positive_cents: entry.positive_cents.to_string(),
+            negative_cents: entry.negative_cents.to_string(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonthRecord {
     pub month: String,
@@ -86,6 +110,8 @@ pub struct Manifest {
     pub job: String,
     /// SHA-256 of the job as it was understood, defaults and overrides included.
     pub job_sha256: String,
+    pub currency: String,
+    pub time_zone: String,
     /// The version of `monthly_spending` this run started from.
     pub opening_version: u64,
     pub rebuilt_month: Option<String>,
