@@ -250,7 +250,8 @@ impl Attempt<'_> {
             Wish::Count(_) => self.head.parts_of(month),
             Wish::Rebuild(..) => Vec::new(),
         };
-        OpeningMonth::new(month, parts.iter().map(|part| table.child(&part.path)).collect())
+        let opened = parts.iter().map(|part| (part.first_user(), table.child(&part.path)));
+        OpeningMonth::new(month, opened.collect())
     }
 
     /// Alerts are for one month, only when it is touched, and never from a rebuild.
@@ -275,8 +276,8 @@ impl Attempt<'_> {
         let pool = self.tuning.pool()?;
         let reduced = pool.in_place_scope(|scope| {
             let queue = PartQueue::new(scope, writer, &state, pool.current_num_threads());
-            let mut write = |month, groups| {
-                cutter.add(month, groups).into_iter().for_each(|part| queue.push(part));
+            let mut write = |month, groups: Vec<_>| {
+                cutter.add(month, &groups, |part| queue.push(part));
                 Ok(())
             };
             let categories = &self.reference.categories;
@@ -469,6 +470,7 @@ fn fill(report: &mut Report, read: &Read, closing: &Closing, manifest: Manifest,
     report.inputs.new = read.kept.len() as u64;
     report.inputs.bytes = read.kept.iter().map(|(object, _)| object.size_bytes).sum();
     report.months = manifest.months;
+    report.rebuilt_month = manifest.rebuilt_month;
     let of = |level| closing.alerts.iter().filter(|alert| alert.level == level).count() as u64;
     report.alerts =
         AlertCounts { approaching: of(AlertLevel::Approaching), exceeded: of(AlertLevel::Exceeded) };

@@ -35,8 +35,8 @@ pub const CHUNK_ROWS: usize = 512;
 /// Decompressed bytes per compressed byte, looked at after the first mebibyte.
 pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
 
-/// Raw bytes of rejects that one run holds.
-pub const REJECT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// What the rejects of one object may take in memory; an object with more is held.
+pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Distinct raw sellers that one worker remembers the category of.
 pub const SELLERS_REMEMBERED_MAX: usize = 1_000_000;

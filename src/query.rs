@@ -13,7 +13,7 @@ use crate::input::reference::{Reference, zone};
 use crate::job::cli::{QueryArgs, QueryFormat};
 use crate::job::spec::Spec;
 use crate::kernel::categorize::Categorizer;
-use crate::output::lake::{BUDGET_ALERTS, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::output::lake::{BUDGET_ALERTS, Lake, MONTHLY_SPENDING, REJECTS, TRANSACTIONS};
 use crate::schema;
 use crate::store::wait;
 use arrow::datatypes::SchemaRef;
@@ -38,9 +38,11 @@ pub fn run(args: &QueryArgs) -> Result<()> {
         return Err(error.advise("redirect stdout to a file, or use --format table"));
     }
     let logs = spec.as_ref().map(raw_logs).transpose()?;
-    let extra = logs.iter().map(|logs| (RAW_TRANSACTIONS.to_string(), table(logs.clone()))).collect();
-    let lake = Lake::open(&lake)?;
     let limits = spec.map(|spec| spec.limits).unwrap_or_default();
+    let raw =
+        |logs: &Arc<RawLogs>| (RAW_TRANSACTIONS.to_string(), table(logs.clone(), cores(limits.threads)));
+    let extra = logs.iter().map(raw).collect();
+    let lake = Lake::open(&lake)?;
     let written = wait(async {
         let answer = answer(&lake, extra, &args.sql, limits.memory.0.0 as usize, limits.threads).await?;
         format::write(answer, form(args.format), &mut stdout).await
@@ -65,21 +67,25 @@ pub async fn answer(
     memory_bytes: usize,
     threads: usize,
 ) -> Result<QueryResult> {
-    let tables = published(lake).await?;
+    let tables = published(lake, sql).await?;
     if tables.is_empty() && extra.is_empty() {
         let error = Error::new(Kind::NotFound, "there is no lake, or nothing was published to it");
         return Err(error.at(&lake.place.shown));
     }
     let url = Url::parse("lake://published").map_err(|e| Error::invariant(e.to_string()))?;
     let lake = sql::Lake { store: lake.store().clone(), url, tables };
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    sql::query(lake, extra, sql, memory_bytes, threads).await
+    sql::query(lake, extra, sql, memory_bytes, cores(threads)).await
 }
 
-async fn published(lake: &Lake) -> Result<Vec<PublishedTable>> {
+/// What a job means by so many threads.
+fn cores(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+async fn published(lake: &Lake, sql: &str) -> Result<Vec<PublishedTable>> {
     let mut tables = Vec::new();
     let sorted_by = vec!["user_id".to_string(), "category".to_string()];
     let known = [
@@ -106,7 +112,8 @@ async fn published(lake: &Lake) -> Result<Vec<PublishedTable>> {
             tables.push(unpartitioned(&name, table.schema(), files));
         }
     }
-    if !tables.is_empty() {
+    // Finding all rejects takes every manifest there is: only for questions that speak of them.
+    if !tables.is_empty() && sql.to_lowercase().contains(REJECTS) {
         let rejects = lake.rejects().await?.into_iter().map(|record| PublishedFile {
             path: Path::from(record.path.as_str()),
             size_bytes: record.size_bytes,
@@ -114,7 +121,7 @@ async fn published(lake: &Lake) -> Result<Vec<PublishedTable>> {
             month: None,
             user_id_range: None,
         });
-        tables.push(unpartitioned("rejects", schema::rejects(), rejects.collect()));
+        tables.push(unpartitioned(REJECTS, schema::rejects(), rejects.collect()));
     }
     Ok(tables)
 }

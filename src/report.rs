@@ -83,6 +83,8 @@ pub struct Report {
     pub categorized: BTreeMap<&'static str, u64>,
     pub alerts: AlertCounts,
     pub alerts_as_of: Option<String>,
+    /// The month that was rebuilt: `rows` are then all rows of its logs, amounts those of the month.
+    pub rebuilt_month: Option<String>,
     pub held: Vec<HeldInput>,
     pub seconds: Seconds,
     pub peak_memory_bytes: u64,
@@ -155,6 +157,9 @@ impl Report {
     fn write_published(&self, page: &mut String) -> std::fmt::Result {
         let (inputs, rows, cents) = (&self.inputs, &self.rows, &self.amount_cents);
         writeln!(page, "  run        {}", self.run_id)?;
+        if let Some(month) = &self.rebuilt_month {
+            writeln!(page, "  rebuilt    {month}, from all logs that were counted for it")?;
+        }
         let held = if inputs.held > 0 { format!(", {} held", inputs.held) } else { String::new() };
         writeln!(
             page,

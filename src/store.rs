@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
 };
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
@@ -55,7 +56,7 @@ impl Place {
 
     fn open_path(path: &str, shown: &str) -> Result<Place> {
         let unfit = |what: String| Error::unfit(what).at(shown);
-        let absolute = std::path::absolute(path).map_err(|e| unfit(e.to_string()))?;
+        let absolute = resolved(std::path::Path::new(path)).map_err(|e| unfit(e.to_string()))?;
         let parsed = Path::from_absolute_path(&absolute).map_err(|e| unfit(e.to_string()))?;
         let url = Url::from_directory_path(&absolute).map_err(|()| unfit("not a path".into()))?;
         let store = Arc::new(SyncedLocal { inner: LocalFileSystem::new() });
@@ -79,11 +80,21 @@ impl Place {
             }
         };
         // Without their prefix, `TOKEN` or `REGION` of some other program would be taken for ours.
-        let options = std::env::vars().filter(|(name, _)| name.starts_with(variables));
+        let text =
+            |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let options = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with(variables));
         let options = options.map(|(name, value)| (name.to_ascii_lowercase(), value));
         let (store, path) =
             object_store::parse_url_opts(&url, options).map_err(|e| Error::from(e).at(&shown))?;
         Ok(Place { store: store.into(), path, shown, url })
+    }
+
+    /// The same for the same place, however it was written: the absolute path, or the URL.
+    pub fn identity(&self) -> String {
+        match self.url.to_file_path() {
+            Ok(path) => path.to_string_lossy().trim_end_matches('/').to_string(),
+            Err(()) => without_credentials(&self.url).trim_end_matches('/').to_string(),
+        }
     }
 
     /// The place of a name below this one.
@@ -127,13 +138,37 @@ impl Place {
     /// Writes an object under a name that nobody has used. Errors when there is one already.
     pub fn create(&self, bytes: Bytes) -> Result<()> {
         let mode = PutOptions::from(PutMode::Create);
-        wait(self.store.put_opts(&self.path, bytes.into(), mode)).or_else(|e| self.fail(e))?;
-        Ok(())
+        match wait(self.store.put_opts(&self.path, bytes.clone().into(), mode)) {
+            // Our own put may have landed with its answer lost, and been sent again.
+            Err(object_store::Error::AlreadyExists { .. }) if self.read()? == bytes => Ok(()),
+            Err(error) => Err(Error::from(error).at(&self.shown)),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn fail<T>(&self, error: object_store::Error) -> Result<T> {
-        Err(Error::from(error).at(&self.shown))
+        Err(for_reading(error.into()).at(&self.shown))
     }
+}
+
+/// The absolute path, links and `..` resolved as far as it exists.
+fn resolved(path: &std::path::Path) -> std::io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    for ancestor in absolute.ancestors() {
+        if let Ok(real) = ancestor.canonicalize() {
+            let rest = absolute.strip_prefix(ancestor).map_err(std::io::Error::other)?;
+            return Ok(real.join(rest));
+        }
+    }
+    Ok(absolute)
+}
+
+/// Permission that is denied to a reader is a matter of who is asking.
+pub fn for_reading(mut error: Error) -> Error {
+    if error.kind == Kind::CannotWrite {
+        error.kind = Kind::Credentials;
+    }
+    error
 }
 
 /// Makes sure of the one thing that publishing stands on: a store that does not overwrite what

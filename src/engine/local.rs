@@ -88,7 +88,8 @@ struct Work<'a, R> {
     record: &'a R,
     on_bytes: &'a (dyn Fn(u64) + Sync),
     next: AtomicUsize,
-    reject_bytes: AtomicU64,
+    /// By object.
+    reject_bytes: Vec<AtomicU64>,
     outcomes: Mutex<Vec<Option<ObjectOutcome>>>,
     failure: Mutex<Option<Error>>,
 }
@@ -117,7 +118,7 @@ pub fn map<R: Record>(
         record,
         on_bytes,
         next: AtomicUsize::new(0),
-        reject_bytes: AtomicU64::new(0),
+        reject_bytes: objects.iter().map(|_| AtomicU64::new(0)).collect(),
         outcomes: Mutex::new(vec![None; splits.len()]),
         failure: Mutex::new(None),
     };
@@ -127,8 +128,9 @@ pub fn map<R: Record>(
         return Err(failure);
     }
     let by_split = work.outcomes.into_inner().expect("no thread panics while it holds this");
-    let outcomes = by_object(objects, &splits, by_split)?;
+    // An object that changed underneath explains bytes that do not add up, so it is asked first.
     objects.iter().try_for_each(LogObject::still_as_planned)?;
+    let outcomes = by_object(objects, &splits, by_split)?;
     Ok(Mapped { outcomes, shuffle, partitioner })
 }
 
@@ -162,32 +164,35 @@ impl<'a, R: Record> Work<'a, R> {
         let split = self.splits[index];
         let object = &self.objects[split.object];
         let mut mapper = Mapper::new(self.rules, memo, scatter, self.record.start());
+        let rejected = &self.reject_bytes[split.object];
         let read = scan(object, split, self.tuning.read_bytes, |block, bytes| {
+            let before = mapper.reject_bytes();
             mapper.map(block);
             (self.on_bytes)(bytes);
+            let more = mapper.reject_bytes() - before;
+            rejected.fetch_add(more, Ordering::Relaxed) + more <= REJECT_BYTES_MAX
         })?;
         let (outcome, recorder) = mapper.finish();
-        let raw: usize = outcome.rejects.iter().map(|reject| reject.raw.len()).sum();
-        let held = self.reject_bytes.fetch_add(raw as u64, Ordering::Relaxed) + raw as u64;
-        if held > REJECT_BYTES_MAX {
-            let what = format!("rejected lines of more than {} MiB", REJECT_BYTES_MAX >> 20);
-            let error = Error::new(crate::error::Kind::InputRefused, what).at(&object.name);
-            return Err(error.advise("look at the object; it may not be a transaction log"));
-        }
         self.record.finish(split, index, outcome.lines, recorder)?;
+        if rejected.load(Ordering::Relaxed) > REJECT_BYTES_MAX {
+            let most = REJECT_BYTES_MAX >> 20;
+            return Ok(Err(format!(
+                "its rejected lines take more than {most} MiB; it may be no transaction log"
+            )));
+        }
         Ok(read.map(|()| outcome))
     }
 }
 
-/// Reads the lines of a split; `on_block` hears how many bytes the block took. The inner error is
-/// damage: the object cannot be read to its end.
+/// Reads the lines of a split until `on_block`, which hears how many bytes the block took, has
+/// seen enough. The inner error is damage: the object cannot be read to its end.
 pub fn scan(
     object: &LogObject,
     split: Split,
     read_bytes: usize,
-    mut on_block: impl FnMut(Block, u64),
+    mut on_block: impl FnMut(Block, u64) -> bool,
 ) -> Result<Result<(), String>> {
-    let reader = fetch::open(object, split.start.saturating_sub(1))?;
+    let reader = fetch::open(object, split.start.saturating_sub(1), split.end)?;
     let mut scanner = match Scanner::new(reader, split.start, split.end, read_bytes) {
         Ok(scanner) => scanner,
         Err(error) => return fetch::failure(error).map(Err),
@@ -196,7 +201,9 @@ pub fn scan(
         match scanner.next_block() {
             Ok(Some(block)) => {
                 let bytes = block.line_bytes();
-                on_block(block, bytes);
+                if !on_block(block, bytes) {
+                    return Ok(Ok(()));
+                }
             }
             Ok(None) => return Ok(Ok(())),
             Err(error) => return fetch::failure(error).map(Err),
@@ -208,11 +215,14 @@ pub fn scan(
 pub fn content(object: &LogObject) -> Result<Result<Content, String>> {
     let mut content = Content::default();
     let whole = Split { object: 0, start: 0, end: u64::MAX };
-    let read = scan(object, whole, READ_BYTES, |block, _| match block {
-        Block::Overlong { head, .. } => content.add(head),
-        Block::Lines { bytes, .. } => {
-            bytes.split_inclusive(|b| *b == b'\n').for_each(|line| content.add(line));
+    let read = scan(object, whole, READ_BYTES, |block, _| {
+        match block {
+            Block::Overlong { head, .. } => content.add(head),
+            Block::Lines { bytes, .. } => {
+                bytes.split_inclusive(|b| *b == b'\n').for_each(|line| content.add(line));
+            }
         }
+        true
     })?;
     Ok(read.map(|()| content))
 }
@@ -222,12 +232,13 @@ pub fn months_of(objects: &[LogObject], zone: &Zone, tuning: &Tuning) -> Result<
     let of_split = |split: Split| {
         let mut months = BTreeSet::new();
         let damage = scan(&objects[split.object], split, tuning.read_bytes, |block, _| {
-            let Block::Lines { bytes, .. } = block else { return };
+            let Block::Lines { bytes, .. } = block else { return true };
             for line in bytes.split(|b| *b == b'\n') {
                 if let Line::Transaction(transaction) = parse_line(line, zone) {
                     months.insert(transaction.month);
                 }
             }
+            true
         })?;
         // What a damaged object says does not count.
         Ok(if damage.is_ok() { months } else { BTreeSet::new() })
@@ -284,8 +295,9 @@ fn check_bytes(object: &LogObject, outcome: &Outcome) -> Result<()> {
 
 /// Objects that are looked at, and bytes of each, for a sample of users.
 const SAMPLE_OBJECTS: usize = 64;
-const SAMPLE_STRETCHES: u64 = 4;
-const SAMPLE_BYTES: usize = 64 * 1024;
+/// Of all plain objects together: logs sorted by user must be looked at in many places.
+const SAMPLE_STRETCHES: u64 = 256;
+const SAMPLE_BYTES: usize = 16 * 1024;
 /// What an archive holds per byte, about: enough to choose a number of partitions.
 const ARCHIVE_RATIO: u64 = 5;
 
@@ -293,7 +305,10 @@ const ARCHIVE_RATIO: u64 = 5;
 fn partition_by_sample(objects: &[LogObject], rules: &MapRules) -> Result<Partitioner> {
     let (mut users, mut bytes) = (Vec::new(), 0u64);
     for object in objects.iter().step_by(objects.len().div_ceil(SAMPLE_OBJECTS).max(1)) {
-        let stretches = if object.compression == fetch::Compression::None { SAMPLE_STRETCHES } else { 1 };
+        let stretches = match object.compression {
+            fetch::Compression::None => (SAMPLE_STRETCHES / objects.len() as u64).max(1),
+            _ => 1,
+        };
         for stretch in 0..stretches {
             let start = object.size_bytes / stretches * stretch;
             bytes += sample(object, start, rules, &mut users)?;
@@ -311,7 +326,8 @@ fn partition_by_sample(objects: &[LogObject], rules: &MapRules) -> Result<Partit
 
 /// Adds the users of some lines from `start` on; the bytes of those lines.
 fn sample(object: &LogObject, start: u64, rules: &MapRules, users: &mut Vec<u64>) -> Result<u64> {
-    let reader = std::io::Read::take(fetch::open(object, start.saturating_sub(1))?, SAMPLE_BYTES as u64);
+    let end = start + SAMPLE_BYTES as u64;
+    let reader = std::io::Read::take(fetch::open(object, start.saturating_sub(1), end)?, SAMPLE_BYTES as u64);
     let scanner = Scanner::new(reader, start, u64::MAX, SAMPLE_BYTES);
     // Damage is found, and told, by the map.
     let Ok(mut scanner) = scanner else { return Ok(0) };

@@ -1,6 +1,6 @@
 //! The raw logs as a table: parsed and categorized by the same kernel as a run.
 //!
-//! In: log objects and the rules of a job. Out: `raw_transactions`, one stream per object.
+//! In: log objects and the rules of a job. Out: `raw_transactions`, a stream per reader.
 //! Invariant: rows are those a run would count, in the order of their lines; rejected lines are
 //! no rows, and their number is told.
 
@@ -39,9 +39,10 @@ pub struct RawLogs {
 /// Batches in flight between a reader and the query.
 const BATCHES_AHEAD: usize = 2;
 
-/// The table of all transactions in the logs.
-pub fn table(logs: Arc<RawLogs>) -> Arc<dyn TableProvider> {
-    let stream = |index: usize| -> StreamMaker {
+/// The table of all transactions in the logs, read by so many readers at a time.
+pub fn table(logs: Arc<RawLogs>, readers: usize) -> Arc<dyn TableProvider> {
+    let readers = readers.clamp(1, logs.objects.len().max(1));
+    let stream = |first: usize| -> StreamMaker {
         let logs = logs.clone();
         Box::new(move || {
             let logs = logs.clone();
@@ -50,12 +51,14 @@ pub fn table(logs: Arc<RawLogs>) -> Arc<dyn TableProvider> {
             builder.spawn_blocking(move || {
                 // A query that has seen enough closes the channel, which is no error.
                 let mut send = |batch| batches.blocking_send(Ok(batch)).is_ok();
-                logs.read(index, &mut send).map_err(|error| DataFusionError::External(Box::new(error)))
+                let mut indexes = (first..logs.objects.len()).step_by(readers);
+                let read = indexes.try_for_each(|index| logs.read(index, &mut send));
+                read.map_err(|error| DataFusionError::External(Box::new(error)))
             });
             builder.build()
         })
     };
-    streaming_table(schema::transactions(), (0..logs.objects.len()).map(stream).collect())
+    streaming_table(schema::transactions(), (0..readers).map(stream).collect())
 }
 
 /// Only the recorder is listened to.
@@ -75,9 +78,6 @@ impl RawLogs {
         let whole = Split { object: index, start: 0, end: u64::MAX };
         let (mut line, mut wanted, mut failure) = (0, true, None);
         let read = scan(object, whole, READ_BYTES, |block, _| {
-            if !wanted {
-                return;
-            }
             let mut mapper = Mapper::new(&rules, &mut memo, &mut scatter, SplitRows::default());
             mapper.map(block);
             let (outcome, rows) = mapper.finish();
@@ -87,6 +87,7 @@ impl RawLogs {
                 Err(error) => (wanted, failure) = (false, Some(error)),
             }
             line += outcome.lines;
+            wanted
         })?;
         match (read, failure) {
             (_, Some(error)) => Err(error),

@@ -13,6 +13,7 @@ use crate::input::published::OpeningMonth;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, Sums, merge, sum_up};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 
 /// What passed through the reduce.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,12 +57,22 @@ pub fn reduce(
             reduced.positive_cents += sum.positive_cents;
             reduced.negative_cents += sum.negative_cents;
         }
-        let close = |opening: &mut OpeningMonth| close(opening, &sums, end, months, categories, key);
-        let stretches: Vec<Stretch> =
-            pool.install(|| openings.par_iter_mut().map(close).collect::<Result<_>>())?;
-        for stretch in stretches {
-            reduced.opening = reduced.opening.plus(stretch.opening);
-            on_groups(stretch.month, stretch.closing)?;
+        // A window may hold few new users and a whole published month: it is taken part by part.
+        let before_end = |start: &u64| end.is_none_or(|end| *start < end);
+        let starts = openings.iter().flat_map(|opening| opening.part_starts()).filter(before_end);
+        let ends: BTreeSet<u64> = starts.filter(|start| *start > 0).collect();
+        let mut movements: Vec<Movements> =
+            openings.iter().map(|opening| Movements::of(opening.month, &sums, months)).collect();
+        for end in ends.into_iter().map(Some).chain([end]) {
+            let close = |(opening, movements): (&mut OpeningMonth, &mut Movements)| {
+                close(opening, movements, end, categories, key)
+            };
+            let pairs = openings.par_iter_mut().zip(movements.par_iter_mut());
+            let stretches: Vec<Stretch> = pool.install(|| pairs.map(close).collect::<Result<_>>())?;
+            for stretch in stretches {
+                reduced.opening = reduced.opening.plus(stretch.opening);
+                on_groups(stretch.month, stretch.closing)?;
+            }
         }
     }
     Ok(reduced)
@@ -71,21 +82,39 @@ fn overflow(_: Overflow) -> Error {
     Error::invariant("a monthly sum leaves DECIMAL(18,2)")
 }
 
-/// Merges the movements of one month in a window with what was published of the same users.
+/// The movements of one month in a window of partitions, taken from the first user to the last.
+struct Movements {
+    groups: Vec<Spend>,
+    taken: usize,
+}
+
+impl Movements {
+    /// Partitions are rising ranges of users, so their groups follow each other in order.
+    fn of(month: Month, sums: &[Sums], months: MonthRange) -> Movements {
+        let index = month.since(months.first);
+        let of_month = sums.iter().flat_map(|sums| sums.months.iter().filter(|(m, _)| Some(*m) == index));
+        Movements { groups: of_month.flat_map(|(_, groups)| groups.iter().copied()).collect(), taken: 0 }
+    }
+
+    /// The groups of users before `end` that were not taken yet.
+    fn take_until(&mut self, end: Option<u64>) -> &[Spend] {
+        let rest = &self.groups[self.taken..];
+        let count = rest.partition_point(|group| end.is_none_or(|end| group.user_id < end));
+        self.taken += count;
+        &rest[..count]
+    }
+}
+
+/// Merges the movements of one month up to a user with what was published of the same users.
 fn close(
     opening: &mut OpeningMonth,
-    sums: &[Sums],
+    movements: &mut Movements,
     end: Option<u64>,
-    months: MonthRange,
     categories: &Categories,
     key: Key,
 ) -> Result<Stretch> {
     let month = opening.month;
-    let index = month.since(months.first);
     let published = opening.take_until(end, categories)?;
-    // Partitions are rising ranges of users, so their groups follow each other in order.
-    let of_month = sums.iter().flat_map(|sums| sums.months.iter().filter(|(m, _)| Some(*m) == index));
-    let movements: Vec<Spend> = of_month.flat_map(|(_, groups)| groups.iter().copied()).collect();
-    let closing = merge(&published, &movements).map_err(overflow)?;
+    let closing = merge(&published, movements.take_until(end)).map_err(overflow)?;
     Ok(Stretch { month, opening: GroupTotals::of(key, month, &published), closing })
 }

@@ -6,8 +6,8 @@
 
 use super::plan::LogObject;
 use crate::error::{Error, Kind, Result};
-use crate::limits::{DECOMPRESSION_RATIO_MAX, REMOTE_REQUEST_BYTES};
-use crate::store::wait;
+use crate::limits::{DECOMPRESSION_RATIO_MAX, LINE_BYTES_MAX, REMOTE_REQUEST_BYTES};
+use crate::store::{for_reading, wait};
 use bytes::Bytes;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
 use std::cell::Cell;
@@ -33,9 +33,10 @@ impl Compression {
     }
 }
 
-/// A reader that stands at byte `start` of the object's content. `start` is 0 for compressed ones.
-pub fn open(object: &LogObject, start: u64) -> Result<Box<dyn Read>> {
-    let raw = Raw::open(object, start)?;
+/// A reader that stands at byte `start` of the object's content; `start` is 0 for compressed ones.
+/// Nothing beyond `end` is asked for ahead, but reading may go on there.
+pub fn open(object: &LogObject, start: u64, end: u64) -> Result<Box<dyn Read>> {
+    let raw = Raw::open(object, start, end)?;
     assert!(start == 0 || object.compression == Compression::None, "archives are read from their start");
     let taken = Rc::new(Cell::new(0));
     let counted = Counted { inner: raw, taken: taken.clone() };
@@ -72,7 +73,7 @@ enum Raw {
 }
 
 impl Raw {
-    fn open(object: &LogObject, start: u64) -> Result<Raw> {
+    fn open(object: &LogObject, start: u64, end: u64) -> Result<Raw> {
         let changed = |error: object_store::Error| object.changed_or(error);
         if object.place.url.scheme() == "file" {
             let options = GetOptions { if_match: object.etag.clone(), ..GetOptions::default() };
@@ -83,7 +84,13 @@ impl Raw {
             file.seek(SeekFrom::Start(start))?;
             return Ok(Raw::Local(file, object.name.clone()));
         }
-        let remote = Remote { object: object.clone(), next: start, ahead: Vec::new(), current: Bytes::new() };
+        let remote = Remote {
+            object: object.clone(),
+            next: start,
+            ahead_until: end.min(object.size_bytes),
+            ahead: Vec::new(),
+            current: Bytes::new(),
+        };
         Ok(Raw::Remote(remote))
     }
 }
@@ -91,7 +98,9 @@ impl Raw {
 impl Read for Raw {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Raw::Local(file, name) => file.read(buffer).map_err(|e| store_failure(Error::from(e).at(name))),
+            Raw::Local(file, name) => {
+                file.read(buffer).map_err(|e| store_failure(for_reading(e.into()).at(name)))
+            }
             Raw::Remote(remote) => remote.read(buffer),
         }
     }
@@ -106,6 +115,8 @@ const REQUESTS_AHEAD: usize = 3;
 struct Remote {
     object: LogObject,
     next: u64,
+    /// Where asking ahead ends: behind it lies at most the rest of one line.
+    ahead_until: u64,
     /// Oldest last.
     ahead: Vec<Request>,
     current: Bytes,
@@ -113,18 +124,22 @@ struct Remote {
 
 impl Remote {
     fn ask_ahead(&mut self) {
-        while self.ahead.len() < REQUESTS_AHEAD && self.next < self.object.size_bytes {
-            let end = (self.next + REMOTE_REQUEST_BYTES).min(self.object.size_bytes);
-            let options = GetOptions {
-                if_match: self.object.etag.clone(),
-                range: Some(GetRange::Bounded(self.next..end)),
-                ..GetOptions::default()
-            };
-            let (store, path) = (self.object.place.store.clone(), self.object.place.path.clone());
-            let request = async move { store.get_opts(&path, options).await?.bytes().await };
-            self.ahead.insert(0, wait(async { tokio::spawn(request) }));
-            self.next = end;
+        while self.ahead.len() < REQUESTS_AHEAD && self.next < self.ahead_until {
+            self.ask((self.next + REMOTE_REQUEST_BYTES).min(self.ahead_until));
         }
+    }
+
+    /// Asks for the bytes up to `end`.
+    fn ask(&mut self, end: u64) {
+        let options = GetOptions {
+            if_match: self.object.etag.clone(),
+            range: Some(GetRange::Bounded(self.next..end)),
+            ..GetOptions::default()
+        };
+        let (store, path) = (self.object.place.store.clone(), self.object.place.path.clone());
+        let request = async move { store.get_opts(&path, options).await?.bytes().await };
+        self.ahead.insert(0, wait(async { tokio::spawn(request) }));
+        self.next = end;
     }
 }
 
@@ -132,6 +147,9 @@ impl Read for Remote {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.current.is_empty() {
             self.ask_ahead();
+            if self.ahead.is_empty() && self.next < self.object.size_bytes {
+                self.ask((self.next + LINE_BYTES_MAX as u64).min(self.object.size_bytes));
+            }
             let Some(oldest) = self.ahead.pop() else { return Ok(0) };
             let answer = wait(oldest).map_err(|e| store_failure(Error::invariant(e.to_string())))?;
             self.current = answer.map_err(|e| store_failure(self.object.changed_or(e)))?;
@@ -186,7 +204,7 @@ impl LogObject {
         use object_store::Error as Store;
         match error {
             Store::Precondition { .. } | Store::NotModified { .. } => self.changed(),
-            other => Error::from(other).at(&self.name),
+            other => for_reading(other.into()).at(&self.name),
         }
     }
 
@@ -195,8 +213,12 @@ impl LogObject {
         error.advise("run again when its delivery is complete")
     }
 
-    /// Errors when the object is no longer the one that was planned.
+    /// Errors when the object is no longer the one that was planned. Every request to a remote
+    /// store was conditional on that already; an open local file can grow under its reader.
     pub fn still_as_planned(&self) -> Result<()> {
+        if self.place.url.scheme() != "file" {
+            return Ok(());
+        }
         let meta = wait(self.place.store.head(&self.place.path)).map_err(|e| self.changed_or(e))?;
         match meta.size == self.size_bytes && LogObject::etag_of(&meta) == self.version {
             true => Ok(()),

@@ -58,7 +58,8 @@ pub struct Ledger {
 struct MonthText {
     month: String,
     rows: u64,
-    net_cents: i64,
+    /// As text: readers of JSON do not hold every integer exactly.
+    net_cents: String,
 }
 
 impl Ledger {
@@ -180,7 +181,7 @@ fn months_to_text(months: &[MonthEntry]) -> String {
     let text = |m: &MonthEntry| MonthText {
         month: m.month.to_string(),
         rows: m.rows,
-        net_cents: i64::try_from(m.net_cents).expect("an object's cents of a month fit DECIMAL(18,2)"),
+        net_cents: m.net_cents.to_string(),
     };
     let texts: Vec<MonthText> = months.iter().map(text).collect();
     serde_json::to_string(&texts).expect("text and numbers are JSON")
@@ -189,7 +190,7 @@ fn months_to_text(months: &[MonthEntry]) -> String {
 fn months_from_text(text: &str) -> Option<Vec<MonthEntry>> {
     let texts: Vec<MonthText> = serde_json::from_str(text).ok()?;
     let entry = |m: MonthText| {
-        Some(MonthEntry { month: m.month.parse().ok()?, rows: m.rows, net_cents: i128::from(m.net_cents) })
+        Some(MonthEntry { month: m.month.parse().ok()?, rows: m.rows, net_cents: m.net_cents.parse().ok()? })
     };
     texts.into_iter().map(entry).collect()
 }

@@ -10,12 +10,14 @@ use crate::error::{Error, Kind, Result};
 use crate::limits::OBJECTS_MAX;
 use crate::store::Place;
 use object_store::ObjectMeta;
+use object_store::path::Path;
 use std::collections::HashSet;
 
 /// A log object as it stood when the run was planned.
 #[derive(Clone, Debug)]
 pub struct LogObject {
-    /// As the job names its prefix, and below it: the object's name in the ledger and in reports.
+    /// Its absolute path or URL: the object's name in the ledger and in reports, however the job
+    /// writes its prefix.
     pub name: String,
     pub place: Place,
     /// The etag that reads are conditional on; some stores have none.
@@ -70,15 +72,17 @@ pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
     if !logs.ends_with('/')
         && let Some(meta) = root.head()?
     {
-        return Ok((vec![LogObject::new(root.shown.clone(), root, &meta)], Vec::new()));
+        return Ok((vec![LogObject::new(root.identity(), root, &meta)], Vec::new()));
     }
     let listed = root.list().map_err(|e| if e.kind == Kind::NotFound { missing() } else { e })?;
     let prefix = root.path.as_ref().to_string();
+    let identity = root.identity();
+    let folders = placeholders(&listed, &prefix);
     let (mut objects, mut set_aside) = (Vec::new(), Vec::new());
-    for mut meta in listed {
+    for mut meta in listed.into_iter().filter(|meta| !folders.contains(&meta.location)) {
         let below = meta.location.as_ref().strip_prefix(&prefix).unwrap_or(meta.location.as_ref());
         let below = below.trim_start_matches('/');
-        let name = format!("{}/{below}", root.shown.trim_end_matches('/'));
+        let name = format!("{identity}/{below}");
         match below.split('/').any(|segment| segment.starts_with(['_', '.'])) {
             true => set_aside.push(name),
             false => {
@@ -100,6 +104,17 @@ pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
         );
     }
     Ok((objects, set_aside))
+}
+
+/// Empty objects that only stand for a folder: consoles of object stores make them.
+fn placeholders(listed: &[ObjectMeta], prefix: &str) -> HashSet<Path> {
+    let parents = |meta: &ObjectMeta| {
+        let path = meta.location.as_ref();
+        path.match_indices('/').map(|(at, _)| path[..at].to_string()).collect::<Vec<_>>()
+    };
+    let folders: HashSet<String> = listed.iter().flat_map(parents).chain([prefix.to_string()]).collect();
+    let empty = listed.iter().filter(|meta| meta.size == 0 && folders.contains(meta.location.as_ref()));
+    empty.map(|meta| meta.location.clone()).collect()
 }
 
 impl Plan {

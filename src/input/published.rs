@@ -27,6 +27,15 @@ pub struct PartFile {
     pub stats: Option<String>,
 }
 
+impl PartFile {
+    /// Its first user by its statistics; 0, which is never too late, where they do not say.
+    pub fn first_user(&self) -> u64 {
+        let statistics = self.stats.as_ref().and_then(|stats| serde_json::from_str(stats).ok());
+        let statistics: serde_json::Value = statistics.unwrap_or_default();
+        statistics["minValues"]["user_id"].as_u64().unwrap_or(0)
+    }
+}
+
 /// Reads the groups of one part of `monthly_spending`. Errors when a category is unknown to the
 /// job, or keys do not rise strictly.
 pub fn read_groups(bytes: Bytes, categories: &Categories, shown: &str) -> Result<Vec<Spend>> {
@@ -73,21 +82,31 @@ fn append_groups(batch: &RecordBatch, categories: &Categories, groups: &mut Vec<
 /// The groups of one published month, taken from the first user to the last.
 pub struct OpeningMonth {
     pub month: Month,
-    parts: VecDeque<Place>,
+    /// With their first users.
+    parts: VecDeque<(u64, Place)>,
     waiting: VecDeque<Spend>,
 }
 
 impl OpeningMonth {
     /// A month with these parts, in the order of their users; none for a month that is new.
-    pub fn new(month: Month, parts: Vec<Place>) -> OpeningMonth {
+    pub fn new(month: Month, parts: Vec<(u64, Place)>) -> OpeningMonth {
         OpeningMonth { month, parts: parts.into(), waiting: VecDeque::new() }
+    }
+
+    /// The first users of the parts not yet read: stretches that end there hold one part each.
+    pub fn part_starts(&self) -> impl Iterator<Item = u64> {
+        self.parts.iter().map(|(first_user, _)| *first_user)
     }
 
     /// All groups of users before `end` that were not taken yet; of all users when there is no end.
     pub fn take_until(&mut self, end: Option<u64>, categories: &Categories) -> Result<Vec<Spend>> {
         let before_end = |group: &Spend| end.is_none_or(|end| group.user_id < end);
         while self.waiting.back().is_none_or(before_end) {
-            let Some(part) = self.parts.pop_front() else { break };
+            // A part whose first user lies behind the end is not needed yet.
+            if self.parts.front().is_none_or(|(first_user, _)| end.is_some_and(|end| *first_user >= end)) {
+                break;
+            }
+            let Some((_, part)) = self.parts.pop_front() else { break };
             let groups = read_groups(part.read()?, categories, &part.shown)?;
             let last = self.waiting.back().map(|group| group.user_id);
             if last.is_some_and(|last| groups.first().is_some_and(|first| first.user_id <= last)) {

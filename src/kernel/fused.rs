@@ -115,6 +115,7 @@ pub struct Mapper<'w, 'a, S, R> {
     outcome: Outcome,
     /// Shares by month index, added to the outcome at the end.
     shares: Vec<MonthShare>,
+    reject_bytes: u64,
 }
 
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
@@ -125,7 +126,12 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         recorder: R,
     ) -> Self {
         let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
-        Mapper { rules, memo, scatter, recorder, outcome: Outcome::default(), shares }
+        Mapper { rules, memo, scatter, recorder, outcome: Outcome::default(), shares, reject_bytes: 0 }
+    }
+
+    /// What the rejects so far take in memory.
+    pub fn reject_bytes(&self) -> u64 {
+        self.reject_bytes
     }
 
     pub fn map(&mut self, block: Block) {
@@ -195,6 +201,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
 
     fn reject_at(&mut self, line: u64, byte_offset: u64, refusal: Refusal, raw: &[u8]) {
         self.outcome.rejected[refusal.reason as usize] += 1;
+        self.reject_bytes += (raw.len() + size_of::<Reject>()) as u64;
         self.outcome.rejects.push(Reject { line, byte_offset, refusal, raw: raw.to_vec() });
     }
 

@@ -55,7 +55,7 @@ impl<R: Read> Scanner<R> {
         };
         match start {
             0 => scanner.skip_byte_order_mark()?,
-            _ => drop(scanner.skip_line()?),
+            _ => scanner.skip_to_start()?,
         }
         Ok(scanner)
     }
@@ -110,6 +110,24 @@ impl<R: Read> Scanner<R> {
         self.buffer[..LINE_BYTES_MAX].copy_from_slice(&head);
         (self.taken, self.filled) = (LINE_BYTES_MAX, LINE_BYTES_MAX + kept);
         Ok(Block::Overlong { offset, line_bytes, head: &self.buffer[..LINE_BYTES_MAX] })
+    }
+
+    /// Skips to behind the next newline. Once that lies behind the end of the split no line of it
+    /// can start any more, and what follows is not read: a long line is not skipped by every
+    /// split that it crosses.
+    fn skip_to_start(&mut self) -> Result<()> {
+        while self.offset < self.end {
+            let data = &self.buffer[self.taken..self.filled];
+            let found = memchr::memchr(b'\n', data);
+            let bytes = found.map_or(data.len(), |at| at + 1);
+            self.taken += bytes;
+            self.offset += bytes as u64;
+            if found.is_some() || self.ended {
+                return Ok(());
+            }
+            self.fill()?;
+        }
+        Ok(())
     }
 
     /// Skips to behind the next newline, or to the end of the object; the bytes skipped.

@@ -47,12 +47,12 @@ impl Table {
     /// Makes the next version: this one without `remove` and with `add`. An error of the kind
     /// [`Kind::OutcomeUnknown`] means that it may still come to be; any other, that it did not.
     pub async fn commit(&self, add: &[PartFile], remove: &[PartFile], info: &CommitInfo) -> Result<Outcome> {
-        self.check_parts(add, remove).map_err(|e| e.at(&self.name))?;
         // Delta records the version of an application and leaves the check to its writers.
         let done = self.application_version(&info.application).await?;
         if done.is_some_and(|done| done >= info.application_version) {
             return Ok(Outcome::Lost { winner: None });
         }
+        self.check_parts(add, remove).map_err(|e| e.at(&self.name))?;
         let body = self.commit_body(add, remove, info).await?;
         self.publish(body, &info.run_id).await
     }

@@ -10,6 +10,7 @@ use super::manifest::{FileRecord, Manifest, PartRecord};
 use super::part::sha256;
 use super::table::Table;
 use crate::domain::month::Month;
+use crate::engine::raw::RAW_TRANSACTIONS;
 use crate::error::{Error, Kind, Result};
 use crate::input::ledger::Ledger;
 use crate::input::published::PartFile;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 pub const MONTHLY_SPENDING: &str = "monthly_spending";
 pub const BUDGET_ALERTS: &str = "budget_alerts";
 pub const TRANSACTIONS: &str = "transactions";
+/// No Delta table: the rejects of all runs.
+pub const REJECTS: &str = "rejects";
 
 /// Who commits, in the tables' `txn` actions; its version is that of `monthly_spending`.
 pub const APPLICATION: &str = "pennymill";
@@ -131,7 +134,7 @@ impl Lake {
 
     /// The table of a job of kind `sql`.
     pub fn open_or_create_for_job(&self, name: &str, schema: &SchemaRef) -> Result<Table> {
-        if [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, "rejects", "raw_transactions"].contains(&name) {
+        if [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, REJECTS, RAW_TRANSACTIONS].contains(&name) {
             let error = Error::unfit(format!("`{name}` is a table of the spending job"));
             return Err(error.advise("give the job another name, or another output.table"));
         }
@@ -225,8 +228,8 @@ impl Lake {
         let Some(spending) = self.table(MONTHLY_SPENDING)? else { return Ok(()) };
         self.catch_up_table(&spending, BUDGET_ALERTS, &schema::budget_alerts(), |m| &m.budget_alerts)?;
         self.catch_up_table(&spending, TRANSACTIONS, &schema::transactions(), |m| &m.transactions)?;
-        // A checkpoint only spares readers some requests.
-        wait(spending.checkpoint_when_due()).map(drop)
+        checkpoint(&spending);
+        Ok(())
     }
 
     /// Commits the parts that the manifests behind the table's own `txn` version name. Every run
@@ -260,7 +263,8 @@ impl Lake {
             }
             table = self.table(name)?;
         }
-        table.map_or(Ok(()), |table| wait(table.checkpoint_when_due()).map(drop))
+        table.iter().for_each(checkpoint);
+        Ok(())
     }
 
     /// The alerts that were emitted for a month.
@@ -282,6 +286,13 @@ impl Lake {
             rejects.extend(self.manifest(&table, version).await?.and_then(|manifest| manifest.rejects));
         }
         Ok(rejects)
+    }
+}
+
+/// A checkpoint only spares readers some requests: a run does not fail for the lack of one.
+fn checkpoint(table: &Table) {
+    if let Err(error) = wait(table.checkpoint_when_due()) {
+        eprintln!("pennymill: no checkpoint was written: {error}");
     }
 }
 

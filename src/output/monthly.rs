@@ -136,25 +136,22 @@ pub type FullPart = (Month, usize, Vec<Spend>);
 
 impl PartCutter {
     /// Adds the next groups of a month; hands out what is full. A part ends with a user.
-    pub fn add(&mut self, month: Month, groups: Vec<Spend>) -> Vec<FullPart> {
+    pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(FullPart)) {
         let (sequence, waiting) = self.waiting.entry(month).or_default();
-        match waiting.is_empty() {
-            true => *waiting = groups,
-            false => waiting.extend(groups),
-        }
-        let mut full = Vec::new();
-        while waiting.len() > PART_GROUPS {
-            let last_user = waiting[PART_GROUPS - 1].user_id;
-            let end = waiting.partition_point(|group| group.user_id <= last_user);
+        waiting.extend_from_slice(groups);
+        let mut start = 0;
+        while waiting.len() - start > PART_GROUPS {
+            let last_user = waiting[start + PART_GROUPS - 1].user_id;
+            let rest = &waiting[start + PART_GROUPS..];
+            let end = start + PART_GROUPS + rest.partition_point(|group| group.user_id <= last_user);
             // The user may go on in what has not come yet.
             if end == waiting.len() {
                 break;
             }
-            let rest = waiting.split_off(end);
-            full.push((month, *sequence, std::mem::replace(waiting, rest)));
-            *sequence += 1;
+            emit((month, *sequence, waiting[start..end].to_vec()));
+            (start, *sequence) = (end, *sequence + 1);
         }
-        full
+        waiting.drain(..start);
     }
 
     /// What is left: the last part of each month.
@@ -199,11 +196,20 @@ impl<'scope, 'a> PartQueue<'scope, 'a> {
         *in_flight += 1;
         let (writer, state) = (self.writer, self.state);
         self.scope.spawn(move |_| {
+            let _place = InFlight(state);
             let result = writer.write(month, sequence, &groups);
             state.results.lock().expect("no thread panics in here").push(result);
-            *state.in_flight.lock().expect("no thread panics in here") -= 1;
-            state.one_done.notify_one();
         });
+    }
+}
+
+/// A taken place, given back however its writer ends.
+struct InFlight<'a>(&'a QueueState);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        *self.0.in_flight.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
+        self.0.one_done.notify_one();
     }
 }
 
@@ -236,7 +242,7 @@ mod tests {
             let mut cutter = PartCutter::default();
             let mut parts = Vec::new();
             for chunk in groups.chunks(step * 3) {
-                parts.extend(cutter.add(month, chunk.to_vec()));
+                cutter.add(month, chunk, |part| parts.push(part));
             }
             parts.extend(cutter.finish());
             parts
