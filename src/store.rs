@@ -20,18 +20,25 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use url::Url;
 
-/// Waits for a future of a store on the program's one runtime. Never call it from async code.
+/// The program's one runtime, which drives the stores' futures.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let build = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    RUNTIME.get_or_init(|| build().expect("the system lets us start threads"))
+}
+
+/// Waits for a future of a store. Never call it from async code.
 pub fn wait<F: Future>(future: F) -> F::Output {
-    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    let build = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .expect("the system lets us start threads")
-    };
-    RUNTIME.get_or_init(build).block_on(future)
+    runtime().block_on(future)
+}
+
+/// Starts a future of a store; wait for it later.
+pub fn start<F: Future<Output: Send> + Send + 'static>(future: F) -> JoinHandle<F::Output> {
+    runtime().spawn(future)
 }
 
 /// An object or a prefix in a store.
@@ -210,7 +217,8 @@ fn without_credentials(url: &Url) -> String {
     url.set_query(None);
     url.set_fragment(None);
     // Errors only for URLs that cannot carry credentials in the first place.
-    (url.set_password(None).ok(), url.set_username("").ok());
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
     url.to_string()
 }
 

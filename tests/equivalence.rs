@@ -132,7 +132,10 @@ fn scratch() -> Scratch {
         .rest("transactions = true\n[limits]\nrejects_max_ratio = 1.0")
 }
 
-fn oracle(logs: &[Vec<u8>]) -> (Plain, Vec<Vec<(u64, u64, RejectReason)>>) {
+/// (line, byte offset, reason) of a log.
+type LogRejects = Vec<(u64, u64, RejectReason)>;
+
+fn oracle(logs: &[Vec<u8>]) -> (Plain, Vec<LogRejects>) {
     let at = |text: &str| {
         let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").unwrap();
         day.and_hms_opt(0, 0, 0).unwrap().and_utc().timestamp_micros()

@@ -173,6 +173,55 @@ fn a_counted_file_that_changes_is_held_and_one_that_is_only_touched_is_not() {
 }
 
 #[test]
+fn the_same_file_by_another_spelling_is_the_same_file() {
+    let scratch = shop();
+    scratch.run(&[]);
+    scratch.write("logs/a.tsv", format!("{JANUARY}{LATE}"));
+    let spellings = [scratch.path("logs/../logs/"), scratch.path("logs"), scratch.path("logs/a.tsv")];
+    for spelling in spellings {
+        let said = scratch.run(&["--set", &format!("input.logs={}", spelling.display())]);
+        let report = said.json();
+        assert_eq!(
+            (said.code, &report["inputs"]["held"]),
+            (3, &1.into()),
+            "{}: {report}",
+            spelling.display()
+        );
+        assert_eq!(cents(&scratch, "2025-01", 1), 1000, "nothing is counted again");
+    }
+}
+
+#[test]
+fn a_lake_keeps_its_currency_and_its_zone() {
+    let scratch = shop();
+    scratch.run(&[]);
+    scratch.write("logs/c.tsv", LATE);
+    for set in ["input.currency=EUR", "input.time_zone=Asia/Tokyo"] {
+        let said = scratch.run(&["--set", set]);
+        assert_eq!((said.code, said.stderr.lines().count()), (78, 1), "{}", said.stderr);
+        assert!(said.stderr.contains("the lake is counted in"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_late_row_into_a_month_of_several_parts_changes_its_sum_alone() {
+    let scratch = Scratch::new();
+    let row = |user: usize| format!("{user}\t2025-01-10T10:00:00Z\tSomebody\t1.00\n");
+    let users = pennymill::limits::PART_GROUPS * 2 + 1000;
+    scratch.write("logs/a.tsv", (0..users).map(row).collect::<String>());
+    assert_eq!(scratch.run(&[]).json()["months"][0]["groups"], users);
+    assert_eq!(parts(&scratch.lake(), "monthly_spending").len(), 3);
+    let before = scratch.published();
+    scratch.write("logs/b.tsv", row(1_500_000));
+    assert_eq!(scratch.run(&[]).json()["months"][0]["rows"], users + 1);
+    let mut expected = before;
+    expected.get_mut(&("2025-01".to_string(), 1_500_000, "uncategorized".to_string())).unwrap().0 = 200;
+    expected.get_mut(&("2025-01".to_string(), 1_500_000, "uncategorized".to_string())).unwrap().1 = 2;
+    assert!(scratch.published() == expected);
+    assert_eq!(parts(&scratch.lake(), "monthly_spending").len(), 3);
+}
+
+#[test]
 fn an_object_with_too_many_rejects_is_held_until_the_job_lets_it_in() {
     let scratch = shop();
     scratch.write("logs/bad.tsv", format!("not a transaction\n{LATE}"));

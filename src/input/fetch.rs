@@ -7,7 +7,7 @@
 use super::plan::LogObject;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{DECOMPRESSION_RATIO_MAX, LINE_BYTES_MAX, REMOTE_REQUEST_BYTES};
-use crate::store::{for_reading, wait};
+use crate::store::{for_reading, start, wait};
 use bytes::Bytes;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
 use std::cell::Cell;
@@ -69,7 +69,7 @@ fn store_failure(error: Error) -> io::Error {
 /// The object's own bytes.
 enum Raw {
     Local(File, String),
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 impl Raw {
@@ -91,7 +91,7 @@ impl Raw {
             ahead: Vec::new(),
             current: Bytes::new(),
         };
-        Ok(Raw::Remote(remote))
+        Ok(Raw::Remote(Box::new(remote)))
     }
 }
 
@@ -138,7 +138,7 @@ impl Remote {
         };
         let (store, path) = (self.object.place.store.clone(), self.object.place.path.clone());
         let request = async move { store.get_opts(&path, options).await?.bytes().await };
-        self.ahead.insert(0, wait(async { tokio::spawn(request) }));
+        self.ahead.insert(0, start(request));
         self.next = end;
     }
 }

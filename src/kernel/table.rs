@@ -69,7 +69,8 @@ pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overf
                 std::cmp::Ordering::Greater => right.next().copied(),
                 std::cmp::Ordering::Equal => {
                     let sum = a.plus(**b).ok_or(Overflow)?;
-                    (left.next(), right.next());
+                    left.next();
+                    right.next();
                     Some(sum)
                 }
             },
@@ -86,6 +87,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     type Row = (u64, u32, u8, i64);
+    type Group = ((u32, u64, u8), (i64, u64));
 
     fn told_slowly(rows: &[Row]) -> BTreeMap<(u32, u64, u8), (i64, u64)> {
         let mut groups = BTreeMap::new();
@@ -102,7 +104,7 @@ mod tests {
         sum_up(&mut rows.iter().map(movement).collect::<Vec<_>>()).unwrap()
     }
 
-    fn flat(months: &[(u32, Vec<Spend>)]) -> Vec<((u32, u64, u8), (i64, u64))> {
+    fn flat(months: &[(u32, Vec<Spend>)]) -> Vec<Group> {
         let spends = months.iter().flat_map(|(m, groups)| groups.iter().map(move |s| (*m, *s)));
         spends.map(|(m, s)| ((m, s.user_id, s.category.0), (s.amount_cents, s.transaction_count))).collect()
     }
