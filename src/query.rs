@@ -144,7 +144,7 @@ fn file(table: &str, part: PartFile) -> PublishedFile {
 }
 
 fn raw_logs(spec: &Spec) -> Result<Arc<RawLogs>> {
-    let (objects, _) = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
+    let objects = plan::list(spec.input.logs.as_deref().unwrap_or_default())?.objects;
     let reference = Reference::load(spec)?;
     let categorizer = Categorizer::of(&reference);
     let (zone, categories) = (zone(spec), reference.categories);

@@ -54,7 +54,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
     lake.probe()?;
     let _lock = lake.lock()?;
     let mut report = Report { job: spec.name.clone(), ..Report::default() };
-    report.inputs.objects = listing.0.len() as u64;
+    report.inputs.objects = listing.objects.len() as u64;
     let mut reference = None;
     for attempt in 0..COMMIT_ATTEMPTS_MAX {
         pause_before(attempt);
@@ -65,7 +65,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
         report.table_version = head.table.version();
         let mut plan = Plan::new(listing.clone(), &head.ledger, spec.limits.rejects_max_ratio.0);
         let refreshed = compare_touched(&mut plan, &head.ledger)?;
-        let counted = rebuild.map(|month| counted_for(month, &head.ledger, &listing.0)).transpose()?;
+        let counted = rebuild.map(|month| counted_for(month, &head.ledger, &listing.objects)).transpose()?;
         let wish = match (rebuild, &counted) {
             (Some(month), Some(objects)) => Wish::Rebuild(month, objects),
             _ => Wish::Count(&plan.new),

@@ -131,6 +131,28 @@ impl Place {
         Ok(listed)
     }
 
+    /// Files below that no listing of a local store names: those that end in `#` and digits are
+    /// kept for objects under way. None for other stores.
+    pub fn unlisted(&self) -> Result<Vec<String>> {
+        let Ok(root) = self.url.to_file_path() else { return Ok(Vec::new()) };
+        let (mut folders, mut found) = (vec![root], Vec::new());
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder).map_err(|e| for_reading(e.into()).at(&self.shown))?;
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let suffix = name.split_once('#').map_or("", |(_, suffix)| suffix);
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                } else if !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit()) {
+                    found.push(entry.path().to_string_lossy().into_owned());
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// The whole object. Errors with `NotFound` when there is none.
     pub fn read(&self) -> Result<Bytes> {
         wait(self.read_now())

@@ -192,6 +192,15 @@ fn the_same_file_by_another_spelling_is_the_same_file() {
 }
 
 #[test]
+fn a_file_that_the_store_hides_is_held_aloud() {
+    let scratch = shop();
+    scratch.write("logs/late#1", LATE);
+    let said = scratch.run(&[]);
+    assert_eq!((said.code, &said.json()["inputs"]["new"]), (3, &2.into()));
+    assert!(said.json()["held"][0]["reason"].as_str().unwrap().contains("rename it"), "{}", said.stdout);
+}
+
+#[test]
 fn a_lake_keeps_its_currency_and_its_zone() {
     let scratch = shop();
     scratch.run(&[]);

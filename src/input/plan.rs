@@ -61,9 +61,19 @@ pub struct Plan {
     pub set_aside: Vec<String>,
 }
 
+/// What lies under the job's logs.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    pub objects: Vec<LogObject>,
+    /// Names that no log has: they begin with `_` or `.`.
+    pub set_aside: Vec<String>,
+    /// Files that the store will not read.
+    pub unlisted: Vec<String>,
+}
+
 /// Lists the job's logs: all objects below a prefix, or the one object of that name.
 /// Errors: nothing is there.
-pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
+pub fn list(logs: &str) -> Result<Listing> {
     let root = Place::open(logs)?;
     let missing = || {
         let error = Error::new(Kind::NotFound, "there are no logs").at(&root.shown);
@@ -72,7 +82,8 @@ pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
     if !logs.ends_with('/')
         && let Some(meta) = root.head()?
     {
-        return Ok((vec![LogObject::new(root.identity(), root, &meta)], Vec::new()));
+        let objects = vec![LogObject::new(root.identity(), root, &meta)];
+        return Ok(Listing { objects, ..Listing::default() });
     }
     let listed = root.list().map_err(|e| if e.kind == Kind::NotFound { missing() } else { e })?;
     let prefix = root.path.as_ref().to_string();
@@ -103,7 +114,7 @@ pub fn list(logs: &str) -> Result<(Vec<LogObject>, Vec<String>)> {
             Error::unfit(format!("{} objects; the most is {OBJECTS_MAX}", objects.len())).at(&root.shown)
         );
     }
-    Ok((objects, set_aside))
+    Ok(Listing { objects, set_aside, unlisted: root.unlisted()? })
 }
 
 /// Empty objects that only stand for a folder: consoles of object stores make them.
@@ -120,13 +131,11 @@ fn placeholders(listed: &[ObjectMeta], prefix: &str) -> HashSet<Path> {
 impl Plan {
     /// Holds the listing against the ledger. `rejects_max_millionths` is the job's limit now,
     /// which may let in what an earlier run held.
-    pub fn new(
-        (objects, set_aside): (Vec<LogObject>, Vec<String>),
-        ledger: &Ledger,
-        rejects_max_millionths: i64,
-    ) -> Plan {
+    pub fn new(listing: Listing, ledger: &Ledger, rejects_max_millionths: i64) -> Plan {
         let counted = ledger.counted_contents();
+        let Listing { objects, set_aside, unlisted } = listing;
         let mut plan = Plan { listed: objects.len(), set_aside, ..Plan::default() };
+        plan.held.extend(unlisted.into_iter().map(|name| Held { name, reason: UNLISTED.into() }));
         for object in objects {
             let Some(entry) = ledger.entries.get(&object.name) else {
                 plan.new.push(object);
@@ -151,6 +160,9 @@ impl Plan {
         self.new.iter().map(|object| object.size_bytes).sum()
     }
 }
+
+/// Why a file is held that a local store does not read.
+pub const UNLISTED: &str = "its name ends in # and digits, which is kept for files under way; rename it";
 
 /// Why an object is held that was counted with other content.
 pub const CHANGED: &str = "its content changed after it was counted";
