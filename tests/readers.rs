@@ -4,7 +4,7 @@
 //! Invariant: skips, and says so, only where there is no Python; their packages go into a virtual
 //! environment outside the project.
 
-use crate::support::Scratch;
+use crate::support::{Scratch, say};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +14,7 @@ const SCRIPT: &str = include_str!("readers.py");
 fn python() -> Option<PathBuf> {
     let works = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
-        println!("skipped: there is no Python 3 with venv");
+        say("skipped: there is no Python 3 with venv");
         return None;
     }
     let home =

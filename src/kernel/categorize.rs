@@ -12,6 +12,7 @@ use crate::domain::transaction::Transaction;
 use crate::input::reference::Reference;
 use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
+use compact_str::CompactString;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -102,36 +103,42 @@ fn seller_name(seller: &str) -> String {
     if name.is_empty() { seller.to_string() } else { name }
 }
 
+#[derive(Clone, Copy)]
 struct Remembered {
     category: CategoryId,
     source: CategorySource,
-    name: String,
+    /// Index of the seller's name.
+    name: u32,
 }
 
 /// A worker's view of the categorizer: the clever path runs once per distinct raw seller, its
 /// answer is remembered up to a bound.
 pub struct Memo<'a> {
     categorizer: &'a Categorizer,
-    remembered: Map<String, Remembered>,
+    /// Most sellers are short: with their text inside the entry a look-up misses the cache once.
+    remembered: Map<CompactString, Remembered>,
+    /// Looked at only for users who have made choices.
+    names: Vec<String>,
 }
 
 impl<'a> Memo<'a> {
     pub fn new(categorizer: &'a Categorizer) -> Memo<'a> {
-        Memo { categorizer, remembered: Map::default() }
+        Memo { categorizer, remembered: Map::default(), names: Vec::new() }
     }
 
     #[inline]
     pub fn categorize(&mut self, transaction: &Transaction) -> (CategoryId, CategorySource) {
         let of_user = self.categorizer.choices.get(&transaction.user_id);
         if let Some(known) = self.remembered.get(transaction.seller) {
-            return decide(of_user, transaction, known);
+            return decide(of_user, transaction, *known, &self.names[known.name as usize]);
         }
         let name = seller_name(transaction.seller);
         let (category, source) = self.categorizer.look_up(transaction.seller, &name);
-        let found = Remembered { category, source, name };
-        let decision = decide(of_user, transaction, &found);
-        if self.remembered.len() < SELLERS_REMEMBERED_MAX {
-            self.remembered.insert(transaction.seller.to_string(), found);
+        let found = Remembered { category, source, name: self.names.len() as u32 };
+        let decision = decide(of_user, transaction, found, &name);
+        if self.names.len() < SELLERS_REMEMBERED_MAX {
+            self.remembered.insert(transaction.seller.into(), found);
+            self.names.push(name);
         }
         decision
     }
@@ -141,9 +148,10 @@ impl<'a> Memo<'a> {
 fn decide(
     of_user: Option<&Vec<Choice>>,
     transaction: &Transaction,
-    known: &Remembered,
+    known: Remembered,
+    name: &str,
 ) -> (CategoryId, CategorySource) {
-    let chosen = of_user.and_then(|choices| choice(choices, transaction, &known.name));
+    let chosen = of_user.and_then(|choices| choice(choices, transaction, name));
     match chosen {
         Some(category) => (category, CategorySource::Override),
         None => (known.category, known.source),

@@ -34,6 +34,9 @@ pub fn read_emitted(bytes: Bytes, emitted: &mut Emitted) -> Result<()> {
 
 /// The alerts that were not emitted before.
 pub fn not_yet_emitted(alerts: Vec<Alert>, emitted: &Emitted) -> Vec<Alert> {
+    if emitted.is_empty() {
+        return alerts;
+    }
     let is_new = |alert: &Alert| {
         let exceeded = alert_id(alert.user_id, alert.month, &alert.category, AlertLevel::Exceeded);
         !emitted.contains(&alert.id()) && !emitted.contains(&exceeded)

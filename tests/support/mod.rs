@@ -156,11 +156,17 @@ pub fn part_bytes(lake: &Path, table: &str) -> Vec<(String, Vec<u8>)> {
     parts(lake, table).into_iter().map(|(path, bytes)| (without_run(path), bytes)).collect()
 }
 
+/// Says something that the test harness does not keep to itself.
+pub fn say(text: &str) {
+    use std::io::Write;
+    std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
+}
+
 /// Where real data lies, if it does. Tests that need it say so and pass without it.
 pub fn real_data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
     if !path.exists() {
-        println!("skipped: there is no real data {name} beside the project");
+        say(&format!("skipped: there is no real data {name} beside the project"));
         return None;
     }
     Some(path)
