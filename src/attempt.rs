@@ -4,31 +4,34 @@
 //! that another run took it. Invariant: opening + parsed = closing as read back, in rows, in
 //! cents and by the keyed total, or nothing is committed.
 
-use crate::domain::alert::{Alert, AlertLevel};
+mod records;
+
+use crate::domain::alert::Alert;
 use crate::domain::month::Month;
 use crate::engine::local::{Mapped, Tuning, map};
 use crate::engine::reduce::{Reduced, reduce};
 use crate::engine::settle::{Verdict, settle};
 use crate::error::{Error, Kind, Result};
-use crate::input::ledger::{Entry, Ledger, MonthEntry, Status};
+use crate::input::ledger::{Ledger, Status};
 use crate::input::plan::{Held, LogObject};
 use crate::input::published::{OpeningMonth, PartFile};
 use crate::input::reference::{Reference, zone};
 use crate::job::spec::{AsOf, Spec};
 use crate::kernel::categorize::Categorizer;
-use crate::kernel::fused::{MapRules, MonthShare, Outcome};
+use crate::kernel::fused::{MapRules, Outcome};
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::limits::RUN_SECONDS_MAX;
 use crate::output::alerts::{not_yet_emitted, to_ndjson, to_parquet};
 use crate::output::commit;
 use crate::output::lake::{BUDGET_ALERTS, Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
-use crate::output::manifest::{FileRecord, InputRecord, Manifest, MonthRecord, PartRecord};
+use crate::output::manifest::{FileRecord, Manifest, PartRecord};
 use crate::output::monthly::{AlertRule, MonthPart, PartCutter, PartQueue, PartWriter, QueueState};
 use crate::output::part::{self, WrittenPart, sha256};
 use crate::output::rejects;
 use crate::output::transactions::TransactionWriter;
-use crate::report::{AlertCounts, Report, RunOutcome};
+use crate::report::{Report, RunOutcome};
 use bytes::Bytes;
+use records::{entry, fill, inputs, months};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -404,77 +407,4 @@ impl Attempt<'_> {
         }
         self.lake.commit(self.head, &closing.replaced, manifest)
     }
-}
-
-/// What the ledger says of an object; of one that cannot be read to its end nothing is known.
-fn entry(object: &LogObject, outcome: Option<&Outcome>, run_id: &str, status: Status) -> Entry {
-    let month = |(month, share): (&Month, &MonthShare)| MonthEntry {
-        month: *month,
-        rows: share.rows,
-        net_cents: share.net_cents,
-    };
-    let content_hash = outcome.map(|outcome| outcome.content.to_string()).unwrap_or_default();
-    let nothing = Outcome::default();
-    let outcome = outcome.unwrap_or(&nothing);
-    Entry {
-        etag: object.version.clone(),
-        size_bytes: object.size_bytes,
-        content_hash,
-        status,
-        run_id: run_id.to_string(),
-        rows_read: outcome.lines,
-        rows_accepted: outcome.accepted,
-        rows_rejected: outcome.rejected_rows(),
-        rows_blank: outcome.blank,
-        positive_cents: outcome.positive_cents,
-        negative_cents: outcome.negative_cents,
-        months: outcome.by_month.iter().map(month).collect(),
-    }
-}
-
-fn inputs(read: &Read) -> Vec<InputRecord> {
-    let run_id = &read.run_id;
-    let counted = |(object, outcome): &(LogObject, Outcome)| {
-        InputRecord::new(&object.name, entry(object, Some(outcome), run_id, Status::Counted))
-    };
-    let held = |(object, outcome, reason): &(LogObject, Option<Outcome>, String)| {
-        InputRecord::new(&object.name, entry(object, outcome.as_ref(), run_id, Status::Held(reason.clone())))
-    };
-    read.kept.iter().map(counted).chain(read.held.iter().map(held)).collect()
-}
-
-/// The totals of each month over its parts, which share no user.
-fn months(parts: &[MonthPart]) -> Result<Vec<MonthRecord>> {
-    let mut months: BTreeMap<Month, GroupTotals> = BTreeMap::new();
-    for part in parts {
-        let totals = months.entry(part.month).or_default();
-        *totals = totals.plus(part.totals);
-    }
-    let record = |(month, totals): (Month, GroupTotals)| {
-        let net_cents = i64::try_from(totals.net_cents);
-        Ok(MonthRecord {
-            month: month.to_string(),
-            rows: totals.transactions,
-            users: totals.users,
-            groups: totals.groups,
-            net_cents: net_cents.map_err(|_| Error::invariant("a month's total leaves 64 bits"))?,
-        })
-    };
-    months.into_iter().map(record).collect()
-}
-
-fn fill(report: &mut Report, read: &Read, closing: &Closing, manifest: Manifest, version: u64) {
-    report.run_id = read.run_id.clone();
-    report.outcome = RunOutcome::Published;
-    report.count(&read.sum);
-    report.inputs.new = read.kept.len() as u64;
-    report.inputs.bytes = read.kept.iter().map(|(object, _)| object.size_bytes).sum();
-    report.months = manifest.months;
-    report.rebuilt_month = manifest.rebuilt_month;
-    let of = |level| closing.alerts.iter().filter(|alert| alert.level == level).count() as u64;
-    report.alerts =
-        AlertCounts { approaching: of(AlertLevel::Approaching), exceeded: of(AlertLevel::Exceeded) };
-    report.alerts_as_of = closing.as_of.map(|month| month.to_string());
-    report.spilled_bytes = read.mapped.shuffle.spilled_bytes();
-    report.table_version = version;
 }

@@ -34,7 +34,6 @@ use profile::Amounts;
 use rows::{Recipe, Tally};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use users::Users;
 
 const ROWS_MAX: u64 = 1_000_000_000_000;
@@ -101,16 +100,6 @@ impl Compression {
                 encoder.finish()
             }
         }
-    }
-}
-
-impl FromStr for Compression {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Compression, String> {
-        let all = [Compression::Gzip, Compression::Zstd];
-        let found = all.into_iter().find(|compression| compression.name() == text);
-        found.ok_or_else(|| format!("`{text}` is not a compression: write gz or zst"))
     }
 }
 
