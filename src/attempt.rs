@@ -16,7 +16,8 @@ use crate::input::ledger::{Ledger, Status};
 use crate::input::plan::{Held, LogObject};
 use crate::input::published::{OpeningMonth, PartFile};
 use crate::input::reference::{Reference, zone};
-use crate::job::spec::{AsOf, Spec};
+use crate::job::spec::Spec;
+use crate::job::values::AsOf;
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Outcome};
 use crate::kernel::keyed::{GroupTotals, Key};
@@ -131,7 +132,7 @@ impl Attempt<'_> {
     /// Reads all objects; where some have to be held, reads again without them, so that nothing
     /// of them is in the sums.
     fn read(&self, wish: &Wish, rules: &MapRules) -> Result<Read> {
-        let categorizer = Categorizer::of(self.reference);
+        let categorizer = Categorizer::of(self.reference)?;
         let mut objects = wish.objects().to_vec();
         let mut held = Vec::new();
         loop {
@@ -174,6 +175,7 @@ impl Attempt<'_> {
             table: self.lake.place.child(TRANSACTIONS),
             run_id,
             categories: &self.reference.categories,
+            categorizer,
             objects,
             state: Mutex::default(),
         };
@@ -323,12 +325,13 @@ impl Attempt<'_> {
         let publish_rejects = rejected > 0 && wish.rebuilt_month().is_none();
         let alerts = closing.alerts.len() as u64;
         let record = |name: &str, bytes: Bytes, rows: u64| self.write_record(run_id, name, bytes, rows);
-        let spec = serde_json::to_vec(self.spec).map_err(|e| Error::invariant(e.to_string()))?;
+        let spec = serde_json::to_string(self.spec).map_err(|e| Error::invariant(e.to_string()))?;
         let months = months(&closing.parts)?;
         Ok(Manifest {
             run_id: run_id.clone(),
             job: self.spec.name.clone(),
-            job_sha256: sha256(&spec),
+            job_sha256: sha256(spec.as_bytes()),
+            job_spec: spec,
             currency: self.spec.input.currency.0.to_string(),
             time_zone: self.spec.input.time_zone.0.to_string(),
             opening_version: self.head.table.version(),

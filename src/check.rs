@@ -5,13 +5,15 @@
 
 use crate::error::Result;
 use crate::input::plan::{self, Plan};
+use crate::input::reference;
 use crate::input::reference::Reference;
 use crate::job::cli::JobArgs;
 use crate::job::spec::{JobKind, Spec};
 use crate::kernel::categorize::Categorizer;
+use crate::output::crowd;
 use crate::output::lake::Lake;
 use crate::store::wait;
-use crate::{query, sql_job};
+use crate::{query, table_job};
 
 /// Enough to plan a question; it is not answered.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -26,24 +28,36 @@ pub fn run(args: &JobArgs) -> Result<String> {
         None => "not there yet; the first run creates it".to_string(),
     };
     if spec.kind == JobKind::Sql {
-        let (sql, shown) = sql_job::question(&spec)?;
+        let (sql, shown) = table_job::question(&spec)?;
         if head.is_some() {
             wait(query::answer(&lake, Vec::new(), &sql, MEMORY_BYTES, 1)).map_err(|e| e.at(shown))?;
         }
         return Ok(format!("{}: fit to run\n  lake       {}: {version}\n", spec.name, lake.place.shown));
     }
+    if spec.kind == JobKind::Votes {
+        let categories = reference::categories(&spec.input)?;
+        let table = spec.input.category_overrides.as_deref().unwrap_or_default();
+        let choices = reference::choices(table, &categories, &reference::zone(&spec))?.len();
+        return Ok(format!(
+            "{}: fit to run\n  lake       {}: {version}\n  reference  {choices} category overrides\n",
+            spec.name, lake.place.shown
+        ));
+    }
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
-    let reference = Reference::load(&spec)?;
+    let reference = Reference::load(&spec, crowd::read)?;
     let ledger = head.map(|head| head.ledger).unwrap_or_default();
     let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0);
-    let sellers = Categorizer::of(&reference).seller_count();
+    let counts = Categorizer::of(&reference)?.counts();
+    let layers: Vec<String> =
+        counts.iter().map(|(source, count)| format!("{} {count}", source.name())).collect();
     Ok(format!(
         "{}: fit to run\n  logs       {} objects, {} of them new\n  lake       {}: {version}\n  \
-         reference  {sellers} sellers, {} category overrides, {} categories\n",
+         layers     {}\n  reference  {} category overrides, {} categories\n",
         spec.name,
         plan.listed,
         plan.new.len(),
         lake.place.shown,
+        layers.join(", "),
         reference.choices.len(),
         reference.categories.count(),
     ))

@@ -28,8 +28,11 @@ pub mod report;
 pub mod query;
 
 pub mod attempt;
-pub mod sql_job;
+pub mod table_job;
 
 pub mod check;
 
 pub mod run;
+
+pub mod explain;
+pub mod score;

@@ -38,8 +38,8 @@ pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
 /// What the rejects of one object may take in memory; an object with more is held.
 pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Distinct raw sellers that one worker remembers the category of.
-pub const SELLERS_REMEMBERED_MAX: usize = 1_000_000;
+/// Distinct sellers that one worker remembers the category of, as printed, and as many folded.
+pub const SELLERS_REMEMBERED_MAX: usize = 500_000;
 
 /// Groups in one published part, and in one row group of it.
 pub const PART_GROUPS: usize = 1024 * 1024;

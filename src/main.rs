@@ -4,7 +4,7 @@ use clap::Parser;
 use pennymill::error::{Error, Result};
 use pennymill::generate::{Compression, Options, generate};
 use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
-use pennymill::{check, query, run, schema};
+use pennymill::{check, explain, query, run, schema, score};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -38,6 +38,8 @@ fn dispatch(command: &Command) -> Result<(String, u8)> {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args).map(|text| (text, 0)),
         Command::Query(args) => query::run(args).map(|()| (String::new(), 0)),
+        Command::Explain(args) => explain::run(args),
+        Command::Score(args) => score::run(args).map(|text| (text, 0)),
         Command::Generate(args) => make(args).map(|text| (text, 0)),
         Command::Schema { dataset: None } => {
             Ok((schema::datasets().map(|name| format!("{name}\n")).collect(), 0))
@@ -67,6 +69,7 @@ fn make(args: &GenerateArgs) -> Result<String> {
             CompressForm::Zst => Compression::Zstd,
         }),
         reject_ratio: args.reject_ratio,
+        reference_ratio: args.reference_ratio,
     };
     let made = generate(&options)?;
     let (rows, bytes, files) = (made.rows, made.log_bytes(), made.logs.len());

@@ -13,6 +13,7 @@ use crate::input::reference::{Reference, zone};
 use crate::job::cli::{QueryArgs, QueryFormat};
 use crate::job::spec::Spec;
 use crate::kernel::categorize::Categorizer;
+use crate::output::crowd;
 use crate::output::lake::{BUDGET_ALERTS, Lake, MONTHLY_SPENDING, REJECTS, TRANSACTIONS};
 use crate::schema;
 use crate::store::wait;
@@ -145,13 +146,14 @@ fn file(table: &str, part: PartFile) -> PublishedFile {
 
 fn raw_logs(spec: &Spec) -> Result<Arc<RawLogs>> {
     let objects = plan::list(spec.input.logs.as_deref().unwrap_or_default())?.objects;
-    let reference = Reference::load(spec)?;
-    let categorizer = Categorizer::of(&reference);
+    let reference = Reference::load(spec, crowd::read)?;
+    let categorizer = Categorizer::of(&reference)?;
     let (zone, categories) = (zone(spec), reference.categories);
     Ok(Arc::new(RawLogs { objects, zone, categories, categorizer, rejected: Default::default() }))
 }
 
-fn form(format: QueryFormat) -> Format {
+/// The format that was typed.
+pub fn form(format: QueryFormat) -> Format {
     match format {
         QueryFormat::Table => Format::Table,
         QueryFormat::Csv => Format::Csv,

@@ -8,6 +8,7 @@ use crate::domain::money::format_cents;
 use crate::domain::transaction::RejectReason;
 use crate::input::plan::{Held, Plan};
 use crate::kernel::fused::Outcome;
+use crate::kernel::memo::MemoCounts;
 use crate::output::manifest::MonthRecord;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -48,6 +49,29 @@ pub struct AmountCents {
     pub net: i64,
 }
 
+/// How often the categorizer's memory knew a seller, over all reading of the run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Sellers {
+    pub remembered_rows: u64,
+    /// Known but for a reference number, case or punctuation.
+    pub remembered_folded_rows: u64,
+    pub looked_up_rows: u64,
+    pub hit_ratio: f64,
+}
+
+impl From<MemoCounts> for Sellers {
+    fn from(counts: MemoCounts) -> Sellers {
+        let MemoCounts { by_text, by_folded_text, looked_up } = counts;
+        let rows = (by_text + by_folded_text + looked_up).max(1) as f64;
+        Sellers {
+            remembered_rows: by_text,
+            remembered_folded_rows: by_folded_text,
+            looked_up_rows: looked_up,
+            hit_ratio: ((by_text + by_folded_text) as f64 / rows * 1e4).round() / 1e4,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct AlertCounts {
     pub approaching: u64,
@@ -81,6 +105,7 @@ pub struct Report {
     pub amount_cents: AmountCents,
     pub months: Vec<MonthRecord>,
     pub categorized: BTreeMap<&'static str, u64>,
+    pub sellers: Sellers,
     pub alerts: AlertCounts,
     pub alerts_as_of: Option<String>,
     /// The month that was rebuilt: `rows` are then all rows of its logs, amounts those of the month.
@@ -184,6 +209,9 @@ impl Report {
             writeln!(page, "  rejects    {}", list(&self.rejects))?;
         }
         writeln!(page, "  decided by {}", list(&self.categorized))?;
+        let remembered = self.sellers.hit_ratio * 100.0;
+        let looked_up = grouped(self.sellers.looked_up_rows);
+        writeln!(page, "  sellers    {looked_up} looked up, {remembered:.2} % of the rows remembered")?;
         let money = |cents: i64| format_cents(i128::from(cents));
         writeln!(
             page,
@@ -269,8 +297,8 @@ pub fn plan_json(job: &str, plan: &Plan, months: &[(String, usize)]) -> String {
     json.to_string()
 }
 
-/// Names come from a store's listing: whatever they hold stays on its line.
-fn printable(name: &str) -> String {
+/// What comes from a listing, a log or a table: whatever it holds stays on its line.
+pub fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 

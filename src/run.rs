@@ -8,15 +8,15 @@ use crate::domain::month::Month;
 use crate::engine::local::{Tuning, content};
 use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
 use crate::input::ledger::{Entry, Ledger};
-use crate::input::plan::{self, CHANGED, Held, LogObject, Plan};
+use crate::input::plan::{self, CHANGED, Held, Plan};
 use crate::input::reference::Reference;
 use crate::job::cli::{ReportForm, RunArgs};
 use crate::job::spec::{JobKind, Spec};
 use crate::limits::COMMIT_ATTEMPTS_MAX;
+use crate::output::crowd;
 use crate::output::lake::Lake;
 use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
-use crate::sql_job;
-use std::collections::HashMap;
+use crate::table_job;
 use std::time::{Duration, Instant};
 
 /// Runs a job. Out: what to print on stdout, and the exit code.
@@ -25,12 +25,12 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     if args.dry_run {
         return dry_run(&spec, args.report).map(|text| (text, 0));
     }
-    if spec.kind == JobKind::Sql && args.rebuild.is_some() {
+    if spec.kind != JobKind::Spending && args.rebuild.is_some() {
         return Err(Error::unfit("--rebuild is for jobs of kind \"spending\"; run this one again instead"));
     }
     let (report, code) = match spec.kind {
         JobKind::Spending => publish(&spec, args.rebuild, &tuning(&spec))?,
-        JobKind::Sql => (sql_job::publish(&spec)?, 0),
+        JobKind::Sql | JobKind::Votes => (table_job::publish(&spec)?, 0),
     };
     let text = match args.report {
         ReportForm::Human => report.to_text(),
@@ -60,12 +60,14 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
         pause_before(attempt);
         let head = lake.head_or_create()?;
         head.fits(spec)?;
+        lake.fits(spec)?;
         // The other tables follow up to this head before its alerts are read, also after a lost race.
         lake.catch_up()?;
         report.table_version = head.table.version();
         let mut plan = Plan::new(listing.clone(), &head.ledger, spec.limits.rejects_max_ratio.0);
         let refreshed = compare_touched(&mut plan, &head.ledger)?;
-        let counted = rebuild.map(|month| counted_for(month, &head.ledger, &listing.objects)).transpose()?;
+        let counted =
+            rebuild.map(|month| plan::counted_for(month, &head.ledger, &listing.objects)).transpose()?;
         let wish = match (rebuild, &counted) {
             (Some(month), Some(objects)) => Wish::Rebuild(month, objects),
             _ => Wish::Count(&plan.new),
@@ -77,7 +79,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
         }
         let reference = match &reference {
             Some(reference) => reference,
-            None => reference.insert(Reference::load(spec)?),
+            None => reference.insert(Reference::load(spec, crowd::read)?),
         };
         let progress = Progress::new(wish.objects().iter().map(|object| object.size_bytes).sum());
         let on_bytes = |bytes| progress.advance(bytes);
@@ -121,8 +123,8 @@ fn finish(mut report: Report, started: Instant) -> (Report, u8) {
 
 fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     let lake = Lake::open(&spec.output.lake)?;
-    if spec.kind == JobKind::Sql {
-        let table = spec.output.table.as_ref().unwrap_or(&spec.name);
+    if spec.kind != JobKind::Spending {
+        let table = table_job::table_name(spec);
         return Ok(match form {
             ReportForm::Human => {
                 format!("{}: plan; nothing was written\n  table      {table} to be replaced\n", spec.name)
@@ -161,26 +163,6 @@ fn compare_touched(plan: &mut Plan, ledger: &Ledger) -> Result<Ledger> {
         }
     }
     Ok(refreshed)
-}
-
-/// The objects that a month was counted from. Errors when one is gone.
-fn counted_for(month: Month, ledger: &Ledger, listed: &[LogObject]) -> Result<Vec<LogObject>> {
-    let touches = |entry: &Entry| entry.months.iter().any(|m| m.month == month);
-    let names = ledger.counted().filter(|(_, entry)| touches(entry)).map(|(name, _)| name);
-    let by_name: HashMap<&str, &LogObject> =
-        listed.iter().map(|object| (object.name.as_str(), object)).collect();
-    let find = |name: &String| {
-        by_name.get(name.as_str()).copied().cloned().ok_or_else(|| {
-            let error =
-                Error::new(Kind::NotFound, "a raw log that was counted for the month is gone").at(name);
-            error.advise("restore it, or rebuild with `input.logs` where it lies")
-        })
-    };
-    let objects: Vec<LogObject> = names.map(find).collect::<Result<_>>()?;
-    match objects.is_empty() {
-        true => Err(Error::new(Kind::NotFound, format!("nothing was counted for {month}"))),
-        false => Ok(objects),
-    }
 }
 
 /// Losers of a race wait a little, each another time.

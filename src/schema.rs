@@ -11,16 +11,20 @@ use parquet::file::properties::WriterProperties;
 use std::sync::Arc;
 
 /// The contracts of `schemas/`, which travel inside the program.
-const CONTRACTS: [(&str, &str); 13] = [
+const CONTRACTS: [(&str, &str); 17] = [
     ("transaction_log", include_str!("../schemas/transaction_log.toml")),
     ("categories", include_str!("../schemas/categories.toml")),
     ("seller_dictionary", include_str!("../schemas/seller_dictionary.toml")),
+    ("seller_aliases", include_str!("../schemas/seller_aliases.toml")),
+    ("seller_keywords", include_str!("../schemas/seller_keywords.toml")),
+    ("category_rules", include_str!("../schemas/category_rules.toml")),
     ("category_overrides", include_str!("../schemas/category_overrides.toml")),
     ("users", include_str!("../schemas/users.toml")),
     ("budget_template", include_str!("../schemas/budget_template.toml")),
     ("budget_overrides", include_str!("../schemas/budget_overrides.toml")),
     ("monthly_spending", include_str!("../schemas/monthly_spending.toml")),
     ("transactions", include_str!("../schemas/transactions.toml")),
+    ("crowd_votes", include_str!("../schemas/crowd_votes.toml")),
     ("budget_alerts", include_str!("../schemas/budget_alerts.toml")),
     ("rejects", include_str!("../schemas/rejects.toml")),
     ("ledger", include_str!("../schemas/ledger.toml")),
@@ -70,8 +74,20 @@ pub fn transactions() -> SchemaRef {
         required("amount", AMOUNT),
         required("category", DataType::Utf8),
         required("category_source", DataType::Utf8),
+        optional("matched", DataType::Utf8),
         required("source_object", DataType::Utf8),
         required("line", DataType::Int64),
+    ])
+}
+
+pub fn crowd_votes() -> SchemaRef {
+    table([
+        required("seller", DataType::Utf8),
+        required("category", DataType::Utf8),
+        required("votes", DataType::Int64),
+        required("seller_votes", DataType::Int64),
+        required("decided", DataType::Boolean),
+        required("latest_set_at", instant()),
     ])
 }
 
@@ -192,6 +208,7 @@ mod tests {
             DataType::Int64 => "BIGINT".into(),
             DataType::Int32 => "INT".into(),
             DataType::Utf8 => "VARCHAR".into(),
+            DataType::Boolean => "BOOLEAN".into(),
             DataType::Binary => "BINARY".into(),
             DataType::Decimal128(precision, scale) => format!("DECIMAL({precision},{scale})"),
             kind if *kind == instant() => "TIMESTAMP(us, UTC)".into(),
@@ -223,6 +240,7 @@ mod tests {
         for (dataset, schema) in [
             ("monthly_spending", monthly_spending()),
             ("transactions", transactions()),
+            ("crowd_votes", crowd_votes()),
             ("budget_alerts", budget_alerts()),
             ("rejects", rejects()),
             ("ledger", ledger()),

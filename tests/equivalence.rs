@@ -13,8 +13,20 @@ use pennymill::run::publish;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-const SELLERS: &[&str] =
-    &["Café Zoë", "CAFE  ZOE", "Argos", "argos!", "tesco 12", "\"quoted\"", "7-Eleven", "***"];
+const SELLERS: &[&str] = &[
+    "Café Zoë",
+    "SQ *CAFE  ZOE 0123 OAKLAND CA",
+    "Argos",
+    "ARGOS LTD 83920174 LEEDS",
+    "argos petrol",
+    "tesco 12",
+    "tesco 13",
+    "\"quoted\"",
+    "7-Eleven",
+    "POS DEBIT 7ELEVEN",
+    "***",
+    "83920174",
+];
 const USERS: &[&str] =
     &["0", "1", "2", "77", "9223372036854775807", "9223372036854775808", "-1", "01", "+5", "x", "", "٣"];
 const TIMES: &[&str] = &[
@@ -75,7 +87,7 @@ fn log(numbers: &mut Numbers) -> Vec<u8> {
                     let bound = if numbers.below(6) == 0 { choices.len() } else { good };
                     choices[numbers.below(bound)]
                 };
-                let fields = [pick(USERS, 5), pick(TIMES, 7), pick(SELLERS, 8), pick(AMOUNTS, 7)];
+                let fields = [pick(USERS, 5), pick(TIMES, 7), pick(SELLERS, 12), pick(AMOUNTS, 7)];
                 log.extend_from_slice(fields.join("\t").as_bytes());
                 if numbers.below(20) == 0 {
                     let at = log.len() - numbers.below(4).min(log.len());
@@ -125,7 +137,7 @@ fn scratch() -> Scratch {
     Scratch::new()
         .table(
             "sellers.csv",
-            "seller,category\nCafé Zoë,dining\nArgos,shopping\nTesco 12,groceries\n7 ELEVEN,gas\n",
+            "seller,category\nCafé Zoë,dining\nArgos,shopping\nArgos petrol,gas\nTesco 12,groceries\ntesco,dining\nTESCO,health\n7 ELEVEN,gas\n",
         )
         .table("category_overrides.csv", &choices)
         .input("time_zone = \"Europe/London\"\nmonths = \"2000-01..2099-12\"")
@@ -144,8 +156,15 @@ fn oracle(logs: &[Vec<u8>]) -> (Plain, Vec<LogRejects>) {
         let transaction = (!time.is_empty()).then(|| (at(time), amount.replace('.', "").parse().unwrap()));
         (user, seller.to_string(), category.to_string(), transaction)
     };
-    let sellers =
-        [("Café Zoë", "dining"), ("Argos", "shopping"), ("Tesco 12", "groceries"), ("7 ELEVEN", "gas")];
+    let sellers = [
+        ("Café Zoë", "dining"),
+        ("Argos", "shopping"),
+        ("Argos petrol", "gas"),
+        ("Tesco 12", "groceries"),
+        ("tesco", "dining"),
+        ("TESCO", "health"),
+        ("7 ELEVEN", "gas"),
+    ];
     let mut plain = Plain {
         zone: chrono_tz::Europe::London,
         months: "2000-01..2099-12".parse().unwrap(),

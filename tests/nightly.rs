@@ -78,7 +78,7 @@ fn the_report_has_the_keys_that_scripts_rely_on() {
         ("/rows", "read accepted rejected blank"),
         ("/amount_cents", "positive negative net"),
         ("/months/0", "month rows users groups net_cents"),
-        ("/categorized", "override dictionary crowd none"),
+        ("/categorized", "override rule alias dictionary crowd keyword none"),
         ("/alerts", "approaching exceeded"),
         ("/seconds", "plan map reduce publish total"),
     ] {

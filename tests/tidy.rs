@@ -8,8 +8,25 @@ use std::path::{Path, PathBuf};
 
 /// The rooms in flow order: a file may use its own room and what stands before it.
 const ROOMS: &[&str] = &[
-    "error", "domain", "limits", "job", "schema", "store", "input", "kernel", "engine", "generate", "output",
-    "report", "query", "attempt", "sql_job", "check", "run",
+    "error",
+    "domain",
+    "limits",
+    "job",
+    "schema",
+    "store",
+    "input",
+    "kernel",
+    "engine",
+    "generate",
+    "output",
+    "report",
+    "query",
+    "attempt",
+    "table_job",
+    "check",
+    "run",
+    "explain",
+    "score",
 ];
 
 const FUNCTION_LINES_MAX: usize = 70;

@@ -85,6 +85,7 @@ pub(super) fn fill(report: &mut Report, read: &Read, closing: &Closing, manifest
     report.alerts =
         AlertCounts { approaching: of(AlertLevel::Approaching), exceeded: of(AlertLevel::Exceeded) };
     report.alerts_as_of = closing.as_of.map(|month| month.to_string());
+    report.sellers = read.mapped.memo.into();
     report.spilled_bytes = read.mapped.shuffle.spilled_bytes();
     report.table_version = version;
 }

@@ -116,20 +116,33 @@ pub struct Choice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CategorySource {
     Override,
+    Rule,
+    Alias,
     Dictionary,
     Crowd,
+    Keyword,
     None,
 }
 
 impl CategorySource {
-    pub const ALL: [CategorySource; 4] =
-        [CategorySource::Override, CategorySource::Dictionary, CategorySource::Crowd, CategorySource::None];
+    pub const ALL: [CategorySource; 7] = [
+        CategorySource::Override,
+        CategorySource::Rule,
+        CategorySource::Alias,
+        CategorySource::Dictionary,
+        CategorySource::Crowd,
+        CategorySource::Keyword,
+        CategorySource::None,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             CategorySource::Override => "override",
+            CategorySource::Rule => "rule",
+            CategorySource::Alias => "alias",
             CategorySource::Dictionary => "dictionary",
             CategorySource::Crowd => "crowd",
+            CategorySource::Keyword => "keyword",
             CategorySource::None => "none",
         }
     }

@@ -11,9 +11,10 @@ use crate::domain::zone::Zone;
 use crate::error::{Error, Result};
 use crate::input::fetch;
 use crate::input::plan::{LogObject, Split, splits};
-use crate::kernel::categorize::{Categorizer, Memo};
+use crate::kernel::categorize::Categorizer;
 use crate::kernel::content::Content;
 use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder};
+use crate::kernel::memo::{Memo, MemoCounts};
 use crate::kernel::parse::{Line, parse_line};
 use crate::kernel::partition::{Partitioner, Scatter};
 use crate::kernel::scan::{Block, Scanner};
@@ -57,6 +58,8 @@ pub struct Mapped {
     pub outcomes: Vec<ObjectOutcome>,
     pub shuffle: Shuffle,
     pub partitioner: Partitioner,
+    /// How often workers knew a seller. The only figure that depends on who took what.
+    pub memo: MemoCounts,
 }
 
 /// Keeps what a worker recorded on a split.
@@ -92,6 +95,7 @@ struct Work<'a, R> {
     reject_bytes: Vec<AtomicU64>,
     outcomes: Mutex<Vec<Option<ObjectOutcome>>>,
     failure: Mutex<Option<Error>>,
+    memo: Mutex<MemoCounts>,
 }
 
 /// Maps all objects. `on_bytes` hears of progress.
@@ -121,17 +125,19 @@ pub fn map<R: Record>(
         reject_bytes: objects.iter().map(|_| AtomicU64::new(0)).collect(),
         outcomes: Mutex::new(vec![None; splits.len()]),
         failure: Mutex::new(None),
+        memo: Mutex::default(),
     };
     let workers = pool.current_num_threads().min(splits.len().max(1));
     pool.in_place_scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| work.run_worker())));
     if let Some(failure) = work.failure.into_inner().expect("no thread panics while it holds this") {
         return Err(failure);
     }
+    let memo = work.memo.into_inner().expect("no thread panics while it holds this");
     let by_split = work.outcomes.into_inner().expect("no thread panics while it holds this");
     // An object that changed underneath explains bytes that do not add up, so it is asked first.
     objects.iter().try_for_each(LogObject::still_as_planned)?;
     let outcomes = by_object(objects, &splits, by_split)?;
-    Ok(Mapped { outcomes, shuffle, partitioner })
+    Ok(Mapped { outcomes, shuffle, partitioner, memo })
 }
 
 impl<'a, R: Record> Work<'a, R> {
@@ -153,6 +159,8 @@ impl<'a, R: Record> Work<'a, R> {
             }
         }
         scatter.finish();
+        let mut sum = self.memo.lock().expect("no thread panics in here");
+        *sum = sum.plus(memo.counts);
     }
 
     fn map_split<'w>(

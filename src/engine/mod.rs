@@ -5,6 +5,7 @@
 
 pub mod format;
 pub mod local;
+pub mod of_user;
 pub mod raw;
 pub mod reduce;
 pub mod rows;

@@ -11,9 +11,10 @@ use crate::domain::category::Categories;
 use crate::domain::zone::Zone;
 use crate::error::{Error, Kind, Result};
 use crate::input::plan::{LogObject, Split};
-use crate::kernel::categorize::{Categorizer, Memo};
+use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Mapper};
 use crate::kernel::keyed::Key;
+use crate::kernel::memo::Memo;
 use crate::kernel::partition::{ChunkSink, Movement, Partitioner, Scatter};
 use crate::limits::READ_BYTES;
 use crate::schema;
@@ -101,7 +102,8 @@ impl RawLogs {
         for (month, mut rows) in rows.by_month {
             rows.iter_mut().for_each(|row| row.line += lines_before);
             let days: ArrayRef = Arc::new(Date32Array::from_value(month.first_day(), rows.len()));
-            let columns = [days].into_iter().chain(columns(&rows, &self.categories, name)).collect();
+            let columns =
+                [days].into_iter().chain(columns(&rows, &self.categories, &self.categorizer, name)).collect();
             let batch = RecordBatch::try_new(schema::transactions(), columns);
             batches.push(batch.map_err(|e| Error::invariant(format!("transactions are no table: {e}")))?);
         }

@@ -189,8 +189,16 @@ fn untidy(seller: usize, name: &str, loud: &str) -> String {
 mod tests {
     use super::*;
     use crate::domain::transaction::SELLER_BYTES_MAX;
-    use crate::kernel::normalize::normalize;
+    use crate::kernel::descriptor::Descriptor;
+    use crate::kernel::fold::fold;
     use std::collections::BTreeSet;
+
+    /// What the dictionary compares.
+    fn normalize(printed: &str) -> String {
+        let mut folded = String::new();
+        fold(printed, &mut folded);
+        Descriptor::understand(&folded).words.concat()
+    }
 
     #[test]
     fn names_differ_and_every_form_normalises_to_its_name() {

@@ -31,7 +31,7 @@ use calendar::Calendar;
 use faults::Faults;
 use market::Market;
 use profile::Amounts;
-use rows::{Recipe, Tally};
+use rows::{Recipe, References, Tally};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use users::Users;
@@ -61,6 +61,8 @@ pub struct Options {
     pub compress: Option<Compression>,
     /// The share of lines that must be rejected, 0 to 1.
     pub reject_ratio: f64,
+    /// The share of lines whose seller carries a reference number that no other line has, 0 to 1.
+    pub reference_ratio: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,11 +162,12 @@ fn check(options: &Options) -> Result<()> {
         let what = format!("--months {} is not within {allowed}", options.months);
         return Err(Error::unfit(what).advise("choose months that a job takes by default"));
     }
-    if !(0.0..=1.0).contains(&options.reject_ratio) {
-        let what = format!("--reject-ratio is {}", options.reject_ratio);
-        return Err(Error::unfit(what).advise("give a share of the rows, 0 to 1"));
-    }
-    Ok(())
+    let share = |name: &str, value: f64| match (0.0..=1.0).contains(&value) {
+        true => Ok(()),
+        false => Err(Error::unfit(format!("--{name} is {value}")).advise("give a share of the rows, 0 to 1")),
+    };
+    share("reject-ratio", options.reject_ratio)?;
+    share("reference-ratio", options.reference_ratio)
 }
 
 /// Makes the folders; refuses one that holds anything, so that no data set is mixed with another.
@@ -194,6 +197,7 @@ fn recipe(options: &Options) -> Recipe {
         calendar: Calendar::new(options.months, options.rows),
         faults: Faults::new(options.seed, options.rows, options.reject_ratio),
         pick_every: (options.rows / picks).max(1),
+        references: References::new(options.seed, options.reference_ratio),
     }
 }
 
@@ -232,6 +236,7 @@ mod tests {
             out: out.to_path_buf(),
             compress: None,
             reject_ratio: 0.002,
+            reference_ratio: 0.0,
         }
     }
 
@@ -378,6 +383,23 @@ mod tests {
     }
 
     #[test]
+    fn references_are_unique_and_fall_away() {
+        let sellers = |ratio: f64| -> Vec<String> {
+            let (folder, _) = made(|options| (options.reference_ratio, options.reject_ratio) = (ratio, 0.0));
+            let logs = files(folder.path()).into_iter().filter(|(path, _)| path.starts_with("logs"));
+            let text: Vec<u8> = logs.flat_map(|(_, bytes)| bytes).collect();
+            let lines = str::from_utf8(&text).unwrap().lines();
+            lines.map(|line| line.split('\t').nth(2).unwrap().to_string()).collect()
+        };
+        let (plain, third, all) = (sellers(0.0), sellers(0.333), sellers(1.0));
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        let referring = plain.iter().zip(&third).filter(|(plain, third)| plain != third).count();
+        assert!(referring.abs_diff(plain.len() / 3) < 1000, "{referring}");
+        let name = crate::kernel::descriptor::normalize;
+        assert!(plain.iter().zip(&all).step_by(97).all(|(plain, all)| name(plain) == name(all)));
+    }
+
+    #[test]
     fn files_are_as_their_contracts_say() {
         let (folder, _) = made(|options| options.reject_ratio = 0.0);
         for (file, dataset) in [
@@ -473,6 +495,7 @@ mod tests {
         refused(|options| options.rows = 3, "--files 4 is more than --rows 3");
         refused(|options| options.reject_ratio = 1.01, "--reject-ratio is 1.01");
         refused(|options| options.reject_ratio = f64::NAN, "--reject-ratio is NaN");
+        refused(|options| options.reference_ratio = -0.5, "--reference-ratio is -0.5");
         refused(|options| options.months = "1999-12..2000-01".parse().unwrap(), "--months 1999-12");
         let (folder, _) = made(|options| options.rows = 100);
         let error = generate(&options(folder.path())).unwrap_err().to_string();

@@ -31,6 +31,9 @@ fn command(options: &Options) -> String {
     if options.reject_ratio > 0.0 {
         command += &format!(" --reject-ratio {}", options.reject_ratio);
     }
+    if options.reference_ratio > 0.0 {
+        command += &format!(" --reference-ratio {}", options.reference_ratio);
+    }
     command + " --out DIR"
 }
 

@@ -8,7 +8,7 @@ use super::calendar::Calendar;
 use super::faults::{Faults, spoil};
 use super::market::{Form, Market};
 use super::profile::{Amounts, PROFILES};
-use super::random::{Bits, Purpose, Random};
+use super::random::{Bits, Purpose, Random, mix};
 use super::users::Users;
 use crate::domain::transaction::RejectReason;
 use std::ops::Range;
@@ -23,7 +23,44 @@ pub struct Recipe {
     pub faults: Faults,
     /// Every so many rows one is picked for a manual category.
     pub pick_every: u64,
+    pub references: References,
 }
+
+/// Unique reference numbers behind the names of sellers, as some banks and marketplaces print them.
+pub struct References {
+    seed: u64,
+    /// Of 2⁶⁴: the share of rows that have one.
+    below: u64,
+}
+
+impl References {
+    pub fn new(seed: u64, ratio: f64) -> References {
+        References { seed, below: (ratio * 2f64.powi(64)) as u64 }
+    }
+
+    /// Half of them as ` 73920174512`, half as `*7K2M4A9C1X`: of a row, and of no other row.
+    fn push(&self, row: u64, text: &mut Vec<u8>) {
+        let bits = mix(mix(self.seed ^ mix(REFERENCES)) ^ row);
+        if bits >= self.below {
+            return;
+        }
+        if bits & 1 == 0 {
+            text.push(b' ');
+            push_number(text, 10_000_000_000 + row);
+            return;
+        }
+        text.push(b'*');
+        let mut rest = row;
+        for _ in 0..5 {
+            text.push(b'0' + (rest % 10) as u8);
+            text.push(b'A' + (rest / 10 % 26) as u8);
+            rest /= 260;
+        }
+    }
+}
+
+/// Of the stream that decides which rows have a reference.
+const REFERENCES: u64 = 6;
 
 #[derive(Clone, Copy)]
 struct Purchase {
@@ -105,12 +142,12 @@ impl Recipe {
                 purchase = self.purchase(row, &mut random);
             }
             if bad_row == Some(row) {
-                self.print_bad(&purchase, bad_ordinal, block);
+                self.print_bad(row, &purchase, bad_ordinal, block);
                 bad_ordinal += 1;
                 bad_row = self.faults.row(bad_ordinal);
                 continue;
             }
-            self.print(&purchase, &mut block.text);
+            self.print(row, &purchase, &mut block.text);
             block.tally.add_amount(purchase.cents);
             if row.is_multiple_of(self.pick_every) {
                 block.picked.push(self.pick(&purchase));
@@ -145,7 +182,7 @@ impl Recipe {
         Purchase { user_id: self.users.id(slot), day, second, seller, form, cents }
     }
 
-    fn print(&self, purchase: &Purchase, text: &mut Vec<u8>) {
+    fn print(&self, row: u64, purchase: &Purchase, text: &mut Vec<u8>) {
         push_number(text, purchase.user_id);
         text.push(b'\t');
         text.extend_from_slice(self.calendar.date(purchase.day));
@@ -154,14 +191,15 @@ impl Recipe {
         let time = [hour[0], hour[1], b':', minute[0], minute[1], b':', second[0], second[1], b'Z', b'\t'];
         text.extend_from_slice(&time);
         text.extend_from_slice(self.market.printed(purchase.seller, purchase.form));
+        self.references.push(row, text);
         text.push(b'\t');
         push_amount(text, purchase.cents);
         text.push(b'\n');
     }
 
-    fn print_bad(&self, purchase: &Purchase, ordinal: u64, block: &mut Block) {
+    fn print_bad(&self, row: u64, purchase: &Purchase, ordinal: u64, block: &mut Block) {
         let mut line = Vec::new();
-        self.print(purchase, &mut line);
+        self.print(row, purchase, &mut line);
         line.pop();
         let (reason, line) = spoil(&line, ordinal);
         block.text.extend_from_slice(&line);

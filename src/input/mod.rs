@@ -3,7 +3,9 @@
 //! In: a job and a lake's head. Out: reference tables, a plan, readers.
 //! Invariant: nothing here writes.
 
+pub mod builtin;
 pub mod fetch;
+pub mod layers;
 pub mod ledger;
 pub mod plan;
 pub mod published;

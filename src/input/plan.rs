@@ -6,12 +6,13 @@
 
 use super::fetch::Compression;
 use super::ledger::{Entry, Ledger, Status};
+use crate::domain::month::Month;
 use crate::error::{Error, Kind, Result};
 use crate::limits::OBJECTS_MAX;
 use crate::store::Place;
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// A log object as it stood when the run was planned.
 #[derive(Clone, Debug)]
@@ -213,4 +214,23 @@ pub fn splits(objects: &[LogObject], split_bytes: u64) -> Vec<Split> {
         }
     }
     splits
+}
+/// The objects that a month was counted from. Errors when one is gone.
+pub fn counted_for(month: Month, ledger: &Ledger, listed: &[LogObject]) -> Result<Vec<LogObject>> {
+    let touches = |entry: &Entry| entry.months.iter().any(|m| m.month == month);
+    let names = ledger.counted().filter(|(_, entry)| touches(entry)).map(|(name, _)| name);
+    let by_name: HashMap<&str, &LogObject> =
+        listed.iter().map(|object| (object.name.as_str(), object)).collect();
+    let find = |name: &String| {
+        by_name.get(name.as_str()).copied().cloned().ok_or_else(|| {
+            let error =
+                Error::new(Kind::NotFound, "a raw log that was counted for the month is gone").at(name);
+            error.advise("restore it, or rebuild with `input.logs` where it lies")
+        })
+    };
+    let objects: Vec<LogObject> = names.map(find).collect::<Result<_>>()?;
+    match objects.is_empty() {
+        true => Err(Error::new(Kind::NotFound, format!("nothing was counted for {month}"))),
+        false => Ok(objects),
+    }
 }

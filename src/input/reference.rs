@@ -4,13 +4,15 @@
 //! Invariant: every category code exists, every number is in range; a bad row refuses its table,
 //! with its place.
 
-use super::table_rows::{Column, Refused, for_each_row};
+use super::layers::Layers;
+use super::table_rows::{Column, Refused, Source, for_each_row, optional, required};
 use crate::domain::budget::{BudgetTemplate, Budgets, ManualBudget, spend_category};
 use crate::domain::category::{Categories, CategoryId, Choice};
 use crate::domain::money::parse_amount_cents;
 use crate::domain::month::Month;
+use crate::domain::seller::CrowdEntry;
 use crate::domain::timestamp::parse_timestamp;
-use crate::domain::transaction::USER_ID_MAX;
+use crate::domain::transaction::{SELLER_BYTES_MAX, USER_ID_MAX};
 use crate::domain::zone::Zone;
 use crate::error::{Error, Kind, Result};
 use crate::job::spec::{Input, Spec};
@@ -18,11 +20,13 @@ use crate::store::Place;
 
 pub struct Reference {
     pub categories: Categories,
-    /// (seller, category) in the order of the dictionary.
-    pub sellers: Vec<(String, CategoryId)>,
+    pub layers: Layers,
     pub choices: Vec<Choice>,
     pub budgets: Budgets,
 }
+
+/// Reads the entries of a table of votes.
+pub type CrowdReader = fn(&str, &Categories) -> Result<Vec<CrowdEntry>>;
 
 /// The category set of a job: its own, or the shipped one.
 pub fn categories(input: &Input) -> Result<Categories> {
@@ -43,15 +47,19 @@ pub fn zone(spec: &Spec) -> Zone {
 
 impl Reference {
     /// Loads every table that the job names. Where none is named there is nothing to know.
-    pub fn load(spec: &Spec) -> Result<Reference> {
+    /// The crowd's word lies in a lake, which this room knows nothing of: `crowd` reads it.
+    pub fn load(spec: &Spec, crowd: CrowdReader) -> Result<Reference> {
         let input = &spec.input;
         let categories = categories(input)?;
         let zone = zone(spec);
-        let sellers = input.sellers.as_deref().map_or(Ok(Vec::new()), |t| sellers(t, &categories))?;
+        let mut layers = Layers::load(input, &categories)?;
+        if let Some(table) = &input.votes {
+            layers.crowd = crowd(table, &categories)?;
+        }
         let choices =
             input.category_overrides.as_deref().map_or(Ok(Vec::new()), |t| choices(t, &categories, &zone))?;
         let budgets = budgets(input, &categories)?;
-        Ok(Reference { categories, sellers, choices, budgets })
+        Ok(Reference { categories, layers, choices, budgets })
     }
 }
 
@@ -64,28 +72,8 @@ fn read_text(table: &str) -> Result<String> {
     Ok(text.map_err(|_| Error::new(Kind::InputRefused, "not UTF-8").at(table))?.to_string())
 }
 
-const fn required(name: &'static str) -> Column {
-    Column { name, required: true }
-}
-
-const fn optional(name: &'static str) -> Column {
-    Column { name, required: false }
-}
-
-fn sellers(table: &str, categories: &Categories) -> Result<Vec<(String, CategoryId)>> {
-    let mut sellers = Vec::new();
-    let columns = [required("seller"), required("category")];
-    for_each_row(table, &columns, |row| {
-        if row[0].is_empty() {
-            return Err(Refused(0, "empty".into()));
-        }
-        sellers.push((row[0].to_string(), category(row[1], 1, categories)?));
-        Ok(())
-    })?;
-    Ok(sellers)
-}
-
-fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<Choice>> {
+/// People's own choices, in the order of their table.
+pub fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<Choice>> {
     let mut choices = Vec::new();
     let columns = ["user_id", "seller", "category", "set_at"].map(required);
     let columns: Vec<Column> = columns.into_iter().chain(["timestamp", "amount"].map(optional)).collect();
@@ -93,19 +81,16 @@ fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<Choi
         let at = parse_timestamp(text.as_bytes(), zone).map(|at| at.micros());
         at.map_err(|_| Refused(column, "not a timestamp".into()))
     };
-    for_each_row(table, &columns, |row| {
+    for_each_row(&Source::Stored(table), &columns, |row| {
         let transaction = match (row[4], row[5]) {
             ("", "") => None,
             (_, "") => return Err(Refused(5, "missing: a single transaction needs both".into())),
             ("", _) => return Err(Refused(4, "missing: a single transaction needs both".into())),
             (at, amount) => Some((instant(at, 4)?, cents(amount, 5)?)),
         };
-        if row[1].is_empty() {
-            return Err(Refused(1, "empty".into()));
-        }
         choices.push(Choice {
             user_id: user_id(row[0], 0)?,
-            seller: row[1].to_string(),
+            seller: seller(row[1], 1)?,
             category: category(row[2], 2, categories)?,
             set_at_micros: instant(row[3], 3)?,
             transaction,
@@ -134,7 +119,7 @@ fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
 fn incomes(table: &str) -> Result<Vec<(u64, i64)>> {
     let mut incomes = Vec::new();
     let columns = [required("user_id"), required("monthly_income")];
-    for_each_row(table, &columns, |row| {
+    for_each_row(&Source::Stored(table), &columns, |row| {
         let user = user_id(row[0], 0)?;
         // Without an income there is no template budget, which is not a budget of zero.
         if !row[1].is_empty() {
@@ -148,7 +133,7 @@ fn incomes(table: &str) -> Result<Vec<(u64, i64)>> {
 fn manual_budgets(table: &str, categories: &Categories) -> Result<Vec<ManualBudget>> {
     let mut budgets = Vec::new();
     let columns = [required("user_id"), required("category"), required("amount"), optional("from_month")];
-    for_each_row(table, &columns, |row| {
+    for_each_row(&Source::Stored(table), &columns, |row| {
         let from_month = match row[3] {
             "" => None,
             text => {
@@ -171,7 +156,17 @@ fn user_id(text: &str, column: usize) -> Result<u64, Refused> {
     id.ok_or_else(|| Refused(column, "not a user id of 0 to 2^63 − 1".into()))
 }
 
-fn category(code: &str, column: usize, categories: &Categories) -> Result<CategoryId, Refused> {
+/// A seller as a log may print it: no other can ever be met.
+pub(super) fn seller(text: &str, column: usize) -> Result<String, Refused> {
+    match text.len() {
+        1..=SELLER_BYTES_MAX => Ok(text.to_string()),
+        0 => Err(Refused(column, "empty".into())),
+        _ => Err(Refused(column, format!("longer than {SELLER_BYTES_MAX} bytes"))),
+    }
+}
+
+/// The category of a code.
+pub(super) fn category(code: &str, column: usize, categories: &Categories) -> Result<CategoryId, Refused> {
     let id = categories.id(code);
     id.ok_or_else(|| {
         let known: Vec<&str> = categories.codes().collect();
@@ -179,7 +174,8 @@ fn category(code: &str, column: usize, categories: &Categories) -> Result<Catego
     })
 }
 
-fn cents(text: &str, column: usize) -> Result<i64, Refused> {
+/// Cents of an amount, which may be negative.
+pub(super) fn cents(text: &str, column: usize) -> Result<i64, Refused> {
     let parsed = parse_amount_cents(text.as_bytes());
     parsed.map_err(|_| Refused(column, "not an amount of at most two decimals, such as 12.30".into()))
 }

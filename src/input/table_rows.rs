@@ -20,15 +20,37 @@ pub struct Column {
 /// A refused cell: the index of its column and what is wrong with it.
 pub struct Refused(pub usize, pub String);
 
+pub const fn required(name: &'static str) -> Column {
+    Column { name, required: true }
+}
+
+pub const fn optional(name: &'static str) -> Column {
+    Column { name, required: false }
+}
+
+/// Where the rows of a table come from.
+pub enum Source<'t> {
+    /// A URL or path; its extension says its form.
+    Stored(&'t str),
+    /// Tab-separated text within the program. A line that begins with `#` is a comment.
+    Shipped { name: &'t str, text: &'static str },
+}
+
 /// The cells of one row in the order of the columns asked for; missing and null cells are empty.
 pub type Row<'a> = [&'a str];
 
 /// Calls `take` for each row. Errors: no such table, a missing column, a refused row.
 pub fn for_each_row(
-    table: &str,
+    source: &Source,
     columns: &[Column],
     mut take: impl FnMut(&Row) -> Result<(), Refused>,
 ) -> Result<()> {
+    let table = match source {
+        Source::Stored(table) => table,
+        Source::Shipped { name, text } => {
+            return from_delimited(text.as_bytes(), b'\t', Some(b'#'), name, columns, &mut take);
+        }
+    };
     let place = Place::open(table)?;
     let bytes = place.read().map_err(|error| match error.kind {
         Kind::NotFound => Error::new(Kind::NotFound, "there is no such reference table").at(table),
@@ -36,8 +58,8 @@ pub fn for_each_row(
     })?;
     let extension = table.rsplit('.').next().unwrap_or_default();
     match extension {
-        "csv" => from_delimited(&bytes, b',', table, columns, &mut take),
-        "tsv" => from_delimited(&bytes, b'\t', table, columns, &mut take),
+        "csv" => from_delimited(&bytes, b',', None, table, columns, &mut take),
+        "tsv" => from_delimited(&bytes, b'\t', None, table, columns, &mut take),
         "parquet" => from_parquet(bytes, table, columns, &mut take),
         _ => Err(unreadable(table, "a reference table is .csv, .tsv or .parquet")),
     }
@@ -53,9 +75,16 @@ fn refused_row(place: String, what: String) -> Error {
     Error::new(Kind::InputRefused, what).at(place)
 }
 
-fn from_delimited(bytes: &[u8], delimiter: u8, table: &str, columns: &[Column], take: Take) -> Result<()> {
+fn from_delimited(
+    bytes: &[u8],
+    delimiter: u8,
+    comment: Option<u8>,
+    table: &str,
+    columns: &[Column],
+    take: Take,
+) -> Result<()> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).comment(comment).from_reader(bytes);
     let at = |error: csv::Error| {
         let line = error.position().map_or(0, |p| p.line());
         let what = match error.kind() {
@@ -115,7 +144,13 @@ fn column_indexes(table: &str, columns: &[Column], names: &[&str]) -> Result<Vec
     let find = |column: &Column| match names.iter().position(|n| n.trim() == column.name) {
         None if column.required => {
             let what = format!("column `{}` is missing", column.name);
-            Err(unreadable(table, what).advise(format!("its columns are: {}", names.join(", "))))
+            // What stands in place of a header may be data, which no error shows.
+            let is_header = names.iter().any(|name| columns.iter().any(|column| column.name == name.trim()));
+            let advice = match is_header {
+                true => format!("its columns are: {}", names.join(", ")),
+                false => "its first line must be a header".to_string(),
+            };
+            Err(unreadable(table, what).advise(advice))
         }
         found => Ok(found),
     };

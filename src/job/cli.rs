@@ -2,7 +2,10 @@
 //!
 //! In: arguments. Out: a [`Command`]. Invariant: help texts are the reference of the program.
 
+use super::spec::Spec;
 use crate::domain::month::{Month, MonthRange};
+use crate::domain::seller::Country;
+use crate::error::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -10,6 +13,7 @@ use std::path::PathBuf;
 #[command(
     name = "pennymill",
     version,
+    long_version = concat!(env!("CARGO_PKG_VERSION"), "\n\n", include_str!("../../NOTICE")),
     about = "Nightly spending pipelines: raw transaction logs to monthly spending, right to the cent"
 )]
 pub struct Cli {
@@ -25,6 +29,10 @@ pub enum Command {
     Check(JobArgs),
     /// Ask a question in SQL over the published tables
     Query(QueryArgs),
+    /// Show every transaction behind a monthly amount, or how a seller is understood
+    Explain(ExplainArgs),
+    /// Measure the categorizer against what people say
+    Score(ScoreArgs),
     /// Generate logs and reference tables
     Generate(GenerateArgs),
     /// Print the contract of a dataset; without a name, list them
@@ -78,6 +86,83 @@ pub struct QueryArgs {
     pub format: QueryFormat,
 }
 
+/// The layers of the categorizer: those of a job, or all that ship with the program.
+#[derive(Args, Debug)]
+pub struct LayerArgs {
+    /// A job file: its layers and its countries
+    #[arg(long)]
+    pub job: Option<PathBuf>,
+    /// Override a key of the job file
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "job")]
+    pub sets: Vec<String>,
+    /// Where the sellers are, the weightiest first: --country gb, or --country us,gb
+    #[arg(long, value_delimiter = ',')]
+    pub country: Vec<Country>,
+    /// The crowd's word: a table of votes, such as lake/crowd_votes
+    #[arg(long)]
+    pub votes: Option<String>,
+}
+
+impl LayerArgs {
+    /// The job that was named, with what was typed beside it.
+    pub fn job_spec(&self) -> Result<Option<Spec>> {
+        let spec = self.job.as_ref().map(|job| Spec::load(job, &self.sets)).transpose()?;
+        Ok(spec.map(|spec| self.apply(spec)))
+    }
+
+    /// The same, or a job of all that ships.
+    pub fn spec(&self) -> Result<Spec> {
+        Ok(self.job_spec()?.unwrap_or_else(|| self.apply(Spec::shipped())))
+    }
+
+    /// A job with what was typed beside it.
+    pub fn apply(&self, mut spec: Spec) -> Spec {
+        if !self.country.is_empty() {
+            spec.input.country.0.clone_from(&self.country);
+        }
+        spec.input.votes = self.votes.clone().or(spec.input.votes);
+        spec
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// URL or path of the lake
+    #[arg(long, conflicts_with = "seller")]
+    pub lake: Option<String>,
+    #[arg(long, requires = "month", conflicts_with = "seller")]
+    pub user: Option<u64>,
+    #[arg(long, requires = "user", conflicts_with = "seller")]
+    pub month: Option<Month>,
+    /// Only this category
+    #[arg(long, requires = "user")]
+    pub category: Option<String>,
+    /// A seller as a bank prints it, such as "SQ *BLUE BOTTLE 0123 OAKLAND CA"
+    #[arg(long, required_unless_present = "user")]
+    pub seller: Option<String>,
+    #[command(flatten)]
+    pub layers: LayerArgs,
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: QueryFormat,
+}
+
+#[derive(Args, Debug)]
+pub struct ScoreArgs {
+    /// A table of seller, account and rows: what people booked
+    #[arg(long)]
+    pub labels: String,
+    /// A table of account and acceptable_categories; without it only coverage is measured
+    #[arg(long)]
+    pub map: Option<String>,
+    #[command(flatten)]
+    pub layers: LayerArgs,
+    /// How many of the worst to list
+    #[arg(long, default_value_t = 20)]
+    pub top: usize,
+    #[arg(long, value_enum, default_value = "human")]
+    pub report: ReportForm,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum QueryFormat {
     Table,
@@ -109,6 +194,9 @@ pub struct GenerateArgs {
     /// Share of rows that are bad, of every kind
     #[arg(long, default_value_t = 0.0)]
     pub reject_ratio: f64,
+    /// Share of rows whose seller carries a reference number that no other row has
+    #[arg(long, default_value_t = 0.0)]
+    pub reference_ratio: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

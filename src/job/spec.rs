@@ -4,12 +4,14 @@
 //! Invariant: every key is known (an unknown one is an error that names the nearest), every value
 //! is of its type and range; relative paths stay as written.
 
-use crate::domain::budget::millionths;
-use crate::domain::month::{Month, MonthRange};
+use super::values::{AsOf, Currency, Day, Memory, Months, OneOrMore, Share, Text, TimeZone};
+use crate::domain::seller::Country;
 use crate::error::{Error, Kind, Result};
-use crate::limits::MONTHS_MAX;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+/// What a job writes to name a table that ships with the program.
+pub const BUILTIN: &str = "builtin";
 
 /// Every key of a job file, dotted.
 pub const KEYS: &[&str] = &[
@@ -18,6 +20,11 @@ pub const KEYS: &[&str] = &[
     "query",
     "input.logs",
     "input.sellers",
+    "input.aliases",
+    "input.keywords",
+    "input.rules",
+    "input.votes",
+    "input.country",
     "input.categories",
     "input.category_overrides",
     "input.users",
@@ -29,6 +36,10 @@ pub const KEYS: &[&str] = &[
     "output.lake",
     "output.table",
     "output.transactions",
+    "votes.minimum",
+    "votes.margin",
+    "votes.age_days_max",
+    "votes.as_of",
     "alerts.approaching",
     "alerts.as_of",
     "limits.rejects_max_ratio",
@@ -40,6 +51,7 @@ pub const KEYS: &[&str] = &[
 #[serde(rename_all = "lowercase")]
 pub enum JobKind {
     Spending,
+    Votes,
     Sql,
 }
 
@@ -54,6 +66,8 @@ pub struct Spec {
     pub input: Input,
     pub output: Output,
     #[serde(default)]
+    pub votes: Votes,
+    #[serde(default)]
     pub alerts: Alerts,
     #[serde(default)]
     pub limits: Limits,
@@ -66,7 +80,13 @@ pub struct Spec {
 #[serde(default)]
 pub struct Input {
     pub logs: Option<String>,
-    pub sellers: Option<String>,
+    pub sellers: OneOrMore<String>,
+    pub aliases: OneOrMore<String>,
+    pub keywords: OneOrMore<String>,
+    pub rules: OneOrMore<String>,
+    pub votes: Option<String>,
+    /// The weightiest first.
+    pub country: OneOrMore<Country>,
     pub categories: Option<String>,
     pub category_overrides: Option<String>,
     pub users: Option<String>,
@@ -85,6 +105,28 @@ pub struct Output {
     pub table: Option<String>,
     #[serde(default)]
     pub transactions: bool,
+}
+
+/// When choices of single users speak for everybody.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Votes {
+    pub minimum: u32,
+    /// Of all votes for the seller: by how much the first category must lead the second.
+    pub margin: Share,
+    /// Older choices do not vote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_days_max: Option<u32>,
+    /// The last day whose choices vote, and from which ages count; that of the latest choice if not
+    /// given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Text<Day>>,
+}
+
+impl Default for Votes {
+    fn default() -> Votes {
+        Votes { minimum: 3, margin: Share(500_000), age_days_max: None, as_of: None }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -114,180 +156,24 @@ impl Default for Limits {
     }
 }
 
-/// A fraction of 0 to 1, in exact millionths.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct Share(pub i64);
-
-impl TryFrom<f64> for Share {
-    type Error = String;
-
-    fn try_from(share: f64) -> Result<Share, String> {
-        let share = millionths(share).map(Share);
-        share.ok_or_else(|| "expected a fraction of 0 to 1 with at most 6 decimals".into())
-    }
-}
-
-impl From<Share> for f64 {
-    fn from(share: Share) -> f64 {
-        share.0 as f64 / 1e6
-    }
-}
-
-/// A value that is written as text.
-#[derive(Clone, Debug, Default)]
-pub struct Text<T>(pub T);
-
-impl<'de, T: std::str::FromStr<Err = String>> Deserialize<'de> for Text<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        text.parse().map(Text).map_err(serde::de::Error::custom)
-    }
-}
-
-impl<T: std::fmt::Display> Serialize for Text<T> {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&self.0)
-    }
-}
-
-/// Declares a checked text value with its printed form.
-macro_rules! text_value {
-    ($name:ident($inner:ty), |$value:ident| $show:expr) => {
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let $value = &self.0;
-                write!(f, "{}", $show)
-            }
-        }
-    };
-}
-
-/// An IANA zone name.
-#[derive(Clone, Debug)]
-pub struct TimeZone(pub String);
-text_value!(TimeZone(String), |name| name);
-
-impl Default for TimeZone {
-    fn default() -> TimeZone {
-        TimeZone("UTC".into())
-    }
-}
-
-impl std::str::FromStr for TimeZone {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<TimeZone, String> {
-        let known = name.parse::<chrono_tz::Tz>();
-        known.map_err(|_| format!("`{name}` is not an IANA time zone, such as Europe/London"))?;
-        Ok(TimeZone(name.to_string()))
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct Months(pub MonthRange);
-text_value!(Months(MonthRange), |months| months);
-
-impl Default for Months {
-    fn default() -> Months {
-        Months("2000-01..2099-12".parse().expect("a range"))
-    }
-}
-
-impl std::str::FromStr for Months {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Months, String> {
-        let months: MonthRange = text.parse()?;
-        match months.count() {
-            count if count > MONTHS_MAX => Err(format!("{count} months; the most is {MONTHS_MAX}")),
-            _ => Ok(Months(months)),
-        }
-    }
-}
-
-/// An ISO 4217 code of a currency with two decimals. One lake holds one currency.
-#[derive(Clone, Debug)]
-pub struct Currency(pub String);
-text_value!(Currency(String), |code| code);
-
-impl Default for Currency {
-    fn default() -> Currency {
-        Currency("USD".into())
-    }
-}
-
-/// Currencies whose minor unit is not a hundredth (ISO 4217 list one).
-const OTHER_MINOR_UNITS: &[&str] = &[
-    "BHD", "BIF", "CLF", "CLP", "DJF", "GNF", "IQD", "ISK", "JOD", "JPY", "KMF", "KRW", "KWD", "LYD", "OMR",
-    "PYG", "RWF", "TND", "UGX", "UYI", "UYW", "VND", "VUV", "XAF", "XOF", "XPF",
-];
-
-impl std::str::FromStr for Currency {
-    type Err = String;
-
-    fn from_str(code: &str) -> Result<Currency, String> {
-        if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Err(format!("`{code}` is not a currency code, such as USD"));
-        }
-        if OTHER_MINOR_UNITS.contains(&code) {
-            return Err(format!(
-                "`{code}` has no hundredths; only currencies with two decimals are supported"
-            ));
-        }
-        Ok(Currency(code.to_string()))
-    }
-}
-
-/// The month that alerts are for.
-#[derive(Clone, Copy, Debug)]
-pub enum AsOf {
-    /// The last month that holds a transaction.
-    Latest,
-    Month(Month),
-}
-
-impl std::fmt::Display for AsOf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            AsOf::Latest => f.write_str("latest"),
-            AsOf::Month(month) => write!(f, "{month}"),
-        }
-    }
-}
-
-impl std::str::FromStr for AsOf {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<AsOf, String> {
-        match text {
-            "latest" => Ok(AsOf::Latest),
-            month => Ok(AsOf::Month(month.parse().map_err(|e| format!("{e}, or `latest`"))?)),
-        }
-    }
-}
-
-/// Bytes, written as `512MiB` or `4GiB`.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory(pub u64);
-text_value!(Memory(u64), |bytes| format_args!("{}MiB", bytes >> 20));
-
-impl std::str::FromStr for Memory {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Memory, String> {
-        let units = [("GiB", 30), ("MiB", 20)];
-        let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
-        let parsed = unit.and_then(|(n, shift)| n.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
-        match parsed {
-            Some(bytes) if bytes >= 64 << 20 => Ok(Memory(bytes)),
-            Some(_) => Err(format!("`{text}` is too little: the least is 64MiB")),
-            None => Err(format!("`{text}` is not an amount of memory, such as 512MiB or 4GiB")),
-        }
-    }
-}
-
 impl Spec {
+    /// A job that names no logs and every layer that ships with the program.
+    pub fn shipped() -> Spec {
+        let builtin = || OneOrMore(vec![BUILTIN.to_string()]);
+        let input = Input { sellers: builtin(), aliases: builtin(), keywords: builtin(), ..Input::default() };
+        Spec {
+            name: "shipped".into(),
+            kind: JobKind::Spending,
+            query: None,
+            input,
+            output: Output { lake: String::new(), table: None, transactions: false },
+            votes: Votes::default(),
+            alerts: Alerts::default(),
+            limits: Limits::default(),
+            folder: PathBuf::new(),
+        }
+    }
+
     /// Reads a job file and applies `--set` overrides, which win.
     pub fn load(file: &Path, sets: &[String]) -> Result<Spec> {
         let shown = file.display().to_string();
@@ -338,6 +224,9 @@ impl Spec {
         match self.kind {
             JobKind::Spending if self.input.logs.is_none() => {
                 unfit("a job of kind \"spending\" needs `input.logs`")
+            }
+            JobKind::Votes if self.input.category_overrides.is_none() => {
+                unfit("a job of kind \"votes\" needs `input.category_overrides`")
             }
             JobKind::Sql if self.query.is_none() => {
                 unfit("a job of kind \"sql\" needs `query`, an SQL file beside it")

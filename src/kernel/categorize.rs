@@ -1,201 +1,264 @@
-//! Which category a transaction belongs to, and which layer said so.
+//! Which category a transaction belongs to, which layer said so, and by which entry.
 //!
-//! In: the seller dictionary and people's own choices, compiled once; then one transaction at a
-//! time. Out: category and source. Order: choice for this transaction, choice for this seller by
-//! this user, dictionary as printed, dictionary by normalised name, none.
-//! Invariant: a manual choice is never undone by an automatic one; two dictionary entries of one
-//! name that disagree decide nothing.
+//! In: the layers of a job, compiled once; then one transaction at a time. Out: a decision.
+//! Order: the user's choice for this transaction, the user's choice for this seller, rules,
+//! aliases, the seller dictionary, the crowd, keywords, none.
+//! Invariant: a manual choice is never undone by an automatic one; a decision depends on the
+//! transaction and the layers, never on what was asked before.
 
-use super::normalize::normalize;
-use crate::domain::category::{CategoryId, CategorySource, Choice};
+use super::choices::{Choices, ChosenName, seller_name};
+use super::descriptor::{Descriptor, name_of};
+use super::fold::fold;
+use super::keywords::Keywords;
+use super::names::{Fit, Found, Names};
+use super::rules::{RuleId, Rules};
+use crate::domain::category::{Categories, CategoryId, CategorySource, Choice};
 use crate::domain::transaction::Transaction;
+use crate::error::{Error, Kind, Result};
+use crate::input::layers::Layers;
 use crate::input::reference::Reference;
-use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
-use compact_str::CompactString;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 
-type Map<K, V> = HashMap<K, V, RandomState>;
+/// What was decided, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub category: CategoryId,
+    pub source: CategorySource,
+    /// Index of the entry within its layer; see [`Categorizer::matched`].
+    entry: u32,
+}
 
-/// The compiled rules of a job.
+/// What the layers say of a seller, whoever buys there and for how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seller {
+    pub choices: Option<ChosenName>,
+    /// The rules that decide for some amounts.
+    pub rules: Vec<RuleId>,
+    /// What holds where neither choices nor those rules decide.
+    pub decision: Decision,
+}
+
+/// A layer's word on a seller, for explaining.
+#[derive(Debug)]
+pub struct Candidate {
+    pub source: CategorySource,
+    pub category: CategoryId,
+    pub entry: String,
+    pub how: &'static str,
+    /// Whether it holds only for some amounts.
+    pub conditional: bool,
+}
+
+/// The compiled layers of a job.
 #[derive(Debug)]
 pub struct Categorizer {
     uncategorized: CategoryId,
-    printed: Map<String, Option<CategoryId>>,
-    normalized: Map<String, Option<CategoryId>>,
-    /// By user.
-    choices: Map<u64, Vec<Choice>>,
+    /// The category of petrol stations, if the set has it.
+    fuel: Option<CategoryId>,
+    choices: Choices,
+    rules: Rules,
+    aliases: Names,
+    dictionary: Names,
+    crowd: Vec<(Box<str>, CategoryId)>,
+    /// None where two entries disagree.
+    crowd_by_name: HashMap<Box<str>, Option<u32>, RandomState>,
+    keywords: Keywords,
 }
+
+/// Names of so few letters begin too many descriptors of other sellers.
+const WEAK_BYTES_MAX: usize = 3;
+
+const FUEL: &str = "gas";
 
 impl Categorizer {
-    fn new(uncategorized: CategoryId) -> Categorizer {
-        let (printed, normalized, choices) = (Map::default(), Map::default(), Map::default());
-        Categorizer { uncategorized, printed, normalized, choices }
+    /// The layers that a job's reference tables amount to. Errors: rules that are too large.
+    pub fn of(reference: &Reference) -> Result<Categorizer> {
+        Categorizer::new(&reference.categories, &reference.layers, &reference.choices)
     }
 
-    /// The rules that a job's reference tables amount to.
-    pub fn of(reference: &Reference) -> Categorizer {
-        let mut categorizer = Categorizer::new(reference.categories.uncategorized());
-        reference.sellers.iter().for_each(|(seller, category)| categorizer.add_seller(seller, *category));
-        reference.choices.iter().for_each(|choice| categorizer.add_choice(choice.clone()));
-        categorizer
-    }
-
-    /// Adds a dictionary entry. One that contradicts an earlier entry of the same name takes
-    /// that name out of the dictionary.
-    fn add_seller(&mut self, seller: &str, category: CategoryId) {
-        let add = |map: &mut Map<String, Option<CategoryId>>, name: String| match map.entry(name) {
-            Entry::Vacant(free) => drop(free.insert(Some(category))),
-            Entry::Occupied(mut held) if *held.get() != Some(category) => drop(held.insert(None)),
-            Entry::Occupied(_) => {}
+    pub fn new(categories: &Categories, layers: &Layers, choices: &[Choice]) -> Result<Categorizer> {
+        let generic: HashSet<&str, RandomState> = layers.generic_words.iter().map(String::as_str).collect();
+        let is_weak = |words: &[&str]| {
+            let bytes: usize = words.iter().map(|word| word.len()).sum();
+            bytes <= WEAK_BYTES_MAX || matches!(words, [word] if generic.contains(word))
         };
-        add(&mut self.printed, seller.to_string());
-        let name = normalize(seller);
-        if !name.is_empty() {
-            add(&mut self.normalized, name);
+        let rules = Rules::new(layers.rules.clone());
+        let rules = rules.map_err(|what| Error::new(Kind::InputRefused, what).at("input.rules"))?;
+        let crowd: Vec<(Box<str>, CategoryId)> =
+            layers.crowd.iter().map(|entry| (seller_name(&entry.name).into(), entry.category)).collect();
+        Ok(Categorizer {
+            uncategorized: categories.uncategorized(),
+            fuel: categories.id(FUEL),
+            choices: Choices::new(choices),
+            rules,
+            aliases: Names::new(&layers.aliases, &layers.countries, |_| false),
+            dictionary: Names::new(&layers.sellers, &layers.countries, is_weak),
+            crowd_by_name: by_name(&crowd),
+            crowd,
+            keywords: Keywords::new(&layers.keywords, &layers.countries),
+        })
+    }
+
+    /// How many names each layer knows in the scope of the job.
+    pub fn counts(&self) -> [(CategorySource, usize); 5] {
+        [
+            (CategorySource::Rule, self.rules.count()),
+            (CategorySource::Alias, self.aliases.count()),
+            (CategorySource::Dictionary, self.dictionary.count()),
+            (CategorySource::Crowd, self.crowd.len()),
+            (CategorySource::Keyword, self.keywords.count()),
+        ]
+    }
+
+    /// The clever path: what the layers say of a raw seller. `folded` is working memory.
+    pub fn look_up(&self, seller: &str, folded: &mut String) -> Seller {
+        fold(seller, folded);
+        self.look_up_folded(seller, folded)
+    }
+
+    /// The same where the seller is folded already, into a text that is used up. Of the raw seller
+    /// counts only what the folded text says, unless that is nothing.
+    pub fn look_up_folded(&self, seller: &str, folded: &mut String) -> Seller {
+        let descriptor = Descriptor::understand(folded);
+        let by_name = self.by_name(&descriptor).next().map(|(found, source)| {
+            let Found { index: entry, category, .. } = found;
+            self.department(&descriptor, &found).unwrap_or(Decision { category, source, entry })
+        });
+        let keyword = if by_name.is_none() { self.by_keyword(&descriptor) } else { None };
+        let name = name_of(folded);
+        let name = if name.is_empty() { seller } else { &name };
+        let decision = by_name.or_else(|| self.by_crowd(name)).or(keyword);
+        let none = Decision { category: self.uncategorized, source: CategorySource::None, entry: 0 };
+        let mut seller = Seller {
+            choices: self.choices.find(name),
+            rules: self.rules.of_name(name),
+            decision: decision.unwrap_or(none),
+        };
+        if let Some(rule) = seller.rules.pop_if(|rule| self.rules.is_unconditional(*rule)) {
+            seller.decision = self.rule(rule);
         }
+        seller
     }
 
-    /// Adds a manual choice; of several for the same thing the latest wins, and of equally late
-    /// ones the first category in order of codes.
-    fn add_choice(&mut self, choice: Choice) {
-        let choice = Choice { seller: seller_name(&choice.seller), ..choice };
-        let of_user = self.choices.entry(choice.user_id).or_default();
-        let same = |c: &&mut Choice| c.seller == choice.seller && c.transaction == choice.transaction;
-        match of_user.iter_mut().find(same) {
-            Some(held) => {
-                let rank = |c: &Choice| (c.set_at_micros, std::cmp::Reverse(c.category));
-                if rank(&choice) > rank(held) {
-                    *held = choice;
-                }
-            }
-            None => of_user.push(choice),
+    fn rule(&self, rule: RuleId) -> Decision {
+        let category = self.rules.entry(rule).category;
+        Decision { category, source: CategorySource::Rule, entry: rule.into() }
+    }
+
+    /// What aliases and the dictionary know, the best first. An alias is as short as its author
+    /// meant it, so only the dictionary has names that are called by their beginning.
+    fn by_name(&self, descriptor: &Descriptor) -> impl Iterator<Item = (Found, CategorySource)> {
+        let alias = self.aliases.find(descriptor).map(|found| (found, CategorySource::Alias));
+        let name = |found| (found, CategorySource::Dictionary);
+        let listed = self.dictionary.find(descriptor).map(name);
+        let longer = || self.dictionary.find_longer(descriptor).map(name);
+        let longer = if alias.is_none() && listed.is_none() { longer() } else { None };
+        alias.into_iter().chain(listed).chain(longer)
+    }
+
+    /// The petrol of a supermarket is petrol; the café of a petrol station is part of the stop.
+    fn department(&self, descriptor: &Descriptor, found: &Found) -> Option<Decision> {
+        if found.words == descriptor.words.len() || Some(found.category) == self.fuel {
+            return None;
         }
+        let (entry, category) = self.keywords.find_department(descriptor, found.words)?;
+        Some(Decision { category, source: CategorySource::Keyword, entry })
     }
 
-    pub fn seller_count(&self) -> usize {
-        self.printed.len()
+    fn by_keyword(&self, descriptor: &Descriptor) -> Option<Decision> {
+        let (entry, category) = self.keywords.find(descriptor)?;
+        Some(Decision { category, source: CategorySource::Keyword, entry })
     }
 
-    /// The dictionary's word on a raw seller, without anybody's choices.
-    fn look_up(&self, seller: &str, name: &str) -> (CategoryId, CategorySource) {
-        let found = self.printed.get(seller).copied().flatten();
-        let found = found.or_else(|| self.normalized.get(name).copied().flatten());
-        match found {
-            Some(category) => (category, CategorySource::Dictionary),
-            None => (self.uncategorized, CategorySource::None),
-        }
-    }
-}
-
-/// The choice for this transaction, or else the one for its seller.
-fn choice(of_user: &[Choice], transaction: &Transaction, name: &str) -> Option<CategoryId> {
-    let this = Some((transaction.occurred_at_micros, transaction.amount_cents));
-    let of_seller = || of_user.iter().filter(|c| c.seller == name);
-    let found = of_seller().find(|c| c.transaction == this);
-    found.or_else(|| of_seller().find(|c| c.transaction.is_none())).map(|c| c.category)
-}
-
-/// The name by which choices find their seller: normalised, or as printed where nothing is left.
-fn seller_name(seller: &str) -> String {
-    let name = normalize(seller);
-    if name.is_empty() { seller.to_string() } else { name }
-}
-
-#[derive(Clone, Copy)]
-struct Remembered {
-    category: CategoryId,
-    source: CategorySource,
-    /// Index of the seller's name.
-    name: u32,
-}
-
-/// A worker's view of the categorizer: the clever path runs once per distinct raw seller, its
-/// answer is remembered up to a bound.
-pub struct Memo<'a> {
-    categorizer: &'a Categorizer,
-    /// Most sellers are short: with their text inside the entry a look-up misses the cache once.
-    remembered: Map<CompactString, Remembered>,
-    /// Looked at only for users who have made choices.
-    names: Vec<String>,
-}
-
-impl<'a> Memo<'a> {
-    pub fn new(categorizer: &'a Categorizer) -> Memo<'a> {
-        Memo { categorizer, remembered: Map::default(), names: Vec::new() }
+    fn by_crowd(&self, name: &str) -> Option<Decision> {
+        let entry = (*self.crowd_by_name.get(name)?)?;
+        let category = self.crowd[entry as usize].1;
+        Some(Decision { category, source: CategorySource::Crowd, entry })
     }
 
+    /// What is decided for a transaction, once its seller is looked up.
     #[inline]
-    pub fn categorize(&mut self, transaction: &Transaction) -> (CategoryId, CategorySource) {
-        let of_user = self.categorizer.choices.get(&transaction.user_id);
-        if let Some(known) = self.remembered.get(transaction.seller) {
-            return decide(of_user, transaction, *known, &self.names[known.name as usize]);
+    pub fn decide(
+        &self,
+        transaction: &Transaction,
+        choices: Option<ChosenName>,
+        rules: &[RuleId],
+        otherwise: Decision,
+    ) -> Decision {
+        let chosen = choices.and_then(|name| Some((self.choices.decide(transaction, name)?, name)));
+        if let Some((category, name)) = chosen {
+            return Decision { category, source: CategorySource::Override, entry: name.get() };
         }
-        let name = seller_name(transaction.seller);
-        let (category, source) = self.categorizer.look_up(transaction.seller, &name);
-        let found = Remembered { category, source, name: self.names.len() as u32 };
-        let decision = decide(of_user, transaction, found, &name);
-        if self.names.len() < SELLERS_REMEMBERED_MAX {
-            self.remembered.insert(transaction.seller.into(), found);
-            self.names.push(name);
+        match self.rules.decide(rules, transaction.amount_cents) {
+            Some(rule) => self.rule(rule),
+            None => otherwise,
         }
-        decision
+    }
+
+    /// The entry that decided: a name, a pattern or a keyword, as its table spells it.
+    pub fn matched(&self, decision: &Decision) -> Option<&str> {
+        match decision.source {
+            CategorySource::Override => NonZeroU32::new(decision.entry).map(|name| self.choices.name(name)),
+            CategorySource::Rule => Some(&self.rules.entry(decision.entry as RuleId).pattern),
+            CategorySource::Alias => Some(&self.aliases.name(decision.entry).text),
+            CategorySource::Dictionary => Some(&self.dictionary.name(decision.entry).text),
+            CategorySource::Crowd => Some(&self.crowd[decision.entry as usize].0),
+            CategorySource::Keyword => Some(&self.keywords.keyword(decision.entry).text),
+            CategorySource::None => None,
+        }
+    }
+
+    /// What every layer would say of a seller, in the order of precedence: the first that is not
+    /// conditional holds, but for the amounts that those before it ask for.
+    pub fn candidates(&self, seller: &str) -> Vec<Candidate> {
+        let mut folded = String::new();
+        fold(seller, &mut folded);
+        let descriptor = Descriptor::understand(&folded);
+        let name = seller_name(seller);
+        let rules = self.rules.of_name(&name);
+        let mut candidates: Vec<Candidate> = rules.iter().map(|rule| self.rule_candidate(*rule)).collect();
+        let by_name: Vec<_> = self.by_name(&descriptor).collect();
+        let department = by_name.first().and_then(|(found, _)| self.department(&descriptor, found));
+        candidates.extend(department.map(|d| self.candidate(d, "a department behind the name")));
+        candidates.extend(by_name.iter().map(|(found, source)| {
+            let decision = Decision { category: found.category, source: *source, entry: found.index };
+            self.candidate(decision, how(found.fit))
+        }));
+        let by_crowd = self.by_crowd(&name);
+        candidates.extend(by_crowd.map(|d| self.candidate(d, "users chose so for this name")));
+        let by_keyword = self.by_keyword(&descriptor).filter(|_| department.is_none());
+        candidates.extend(by_keyword.map(|d| self.candidate(d, "the word tells the trade")));
+        candidates
+    }
+
+    fn candidate(&self, decision: Decision, how: &'static str) -> Candidate {
+        let entry = self.matched(&decision).unwrap_or_default().to_string();
+        Candidate { source: decision.source, category: decision.category, entry, how, conditional: false }
+    }
+
+    fn rule_candidate(&self, rule: RuleId) -> Candidate {
+        let conditional = !self.rules.is_unconditional(rule);
+        let how = if conditional { "for the amounts it asks for" } else { "its pattern fits" };
+        Candidate { conditional, ..self.candidate(self.rule(rule), how) }
     }
 }
 
-#[inline]
-fn decide(
-    of_user: Option<&Vec<Choice>>,
-    transaction: &Transaction,
-    known: Remembered,
-    name: &str,
-) -> (CategoryId, CategorySource) {
-    let chosen = of_user.and_then(|choices| choice(choices, transaction, name));
-    match chosen {
-        Some(category) => (category, CategorySource::Override),
-        None => (known.category, known.source),
+fn by_name(crowd: &[(Box<str>, CategoryId)]) -> HashMap<Box<str>, Option<u32>, RandomState> {
+    let mut by_name = HashMap::default();
+    for ((name, category), index) in crowd.iter().zip(0u32..) {
+        let held = by_name.entry(name.clone()).or_insert(Some(index));
+        *held = held.filter(|held| crowd[*held as usize].1 == *category);
     }
+    by_name
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::category::Categories;
-
-    fn transaction(user_id: u64, seller: &str, cents: i64) -> Transaction<'_> {
-        let month = "2025-01".parse().unwrap();
-        Transaction { user_id, occurred_at_micros: 7, month, seller, amount_cents: cents }
-    }
-
-    #[test]
-    fn the_order_of_layers() {
-        let categories = Categories::builtin();
-        let id = |code| categories.id(code).unwrap();
-        let mut rules = Categorizer::new(categories.uncategorized());
-        rules.add_seller("Café Zoë", id("dining"));
-        rules.add_seller("ARGOS", id("gas"));
-        rules.add_seller("Argos", id("shopping"));
-        let choice = |category, set_at_micros, transaction| Choice {
-            user_id: 1,
-            seller: "CAFE ZOE".into(),
-            category: id(category),
-            set_at_micros,
-            transaction,
-        };
-        rules.add_choice(choice("health", 5, None));
-        rules.add_choice(choice("travel", 4, None));
-        rules.add_choice(choice("education", 1, Some((7, 250))));
-        let mut memo = Memo::new(&rules);
-        let mut decide = |user, seller, cents| {
-            let (category, source) = memo.categorize(&transaction(user, seller, cents));
-            (categories.code(category).to_string(), source.name())
-        };
-        assert_eq!(decide(2, "cafe  zoe", 100), ("dining".into(), "dictionary"));
-        assert_eq!(decide(1, "cafe  zoe", 100), ("health".into(), "override"), "the latest choice");
-        assert_eq!(decide(1, "cafe  zoe", 250), ("education".into(), "override"), "for one transaction");
-        assert_eq!(decide(1, "ARGOS", 1), ("gas".into(), "dictionary"), "as printed");
-        assert_eq!(decide(1, "argos", 1), ("uncategorized".into(), "none"), "two that disagree");
-        assert_eq!(decide(1, "nobody", 1), ("uncategorized".into(), "none"));
+fn how(fit: Fit) -> &'static str {
+    match fit {
+        Fit::Whole => "the seller is called so",
+        Fit::Begins => "the descriptor begins so",
+        Fit::Cut => "the descriptor is the beginning of it, cut off",
+        Fit::Short => "the seller is called so but for the last word",
     }
 }

@@ -4,13 +4,14 @@
 //! Invariant: lines = accepted + rejected + blank, where lines are counted apart from parsing;
 //! outcomes of splits add up to the outcome of the object.
 
-use super::categorize::Memo;
+use super::categorize::Decision;
 use super::content::Content;
 use super::keyed::{Key, KeyedTotal};
+use super::memo::Memo;
 use super::parse::{Line, parse_line};
 use super::partition::{ChunkSink, Movement, Scatter};
 use super::scan::Block;
-use crate::domain::category::{CategoryId, CategorySource};
+use crate::domain::category::CategorySource;
 use crate::domain::month::Month;
 use crate::domain::transaction::{Refusal, RejectReason, Transaction};
 use crate::domain::zone::Zone;
@@ -90,12 +91,12 @@ impl Outcome {
 /// Gets to see every accepted transaction; `()` looks away.
 pub trait Recorder {
     /// `line` counts from 0 in the split.
-    fn record(&mut self, transaction: &Transaction, category: CategoryId, source: CategorySource, line: u64);
+    fn record(&mut self, transaction: &Transaction, decision: Decision, line: u64);
 }
 
 impl Recorder for () {
     #[inline]
-    fn record(&mut self, _: &Transaction, _: CategoryId, _: CategorySource, _: u64) {}
+    fn record(&mut self, _: &Transaction, _: Decision, _: u64) {}
 }
 
 /// What all workers of a run share.
@@ -185,14 +186,15 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         if self.rules.only_month.is_some_and(|only| only != transaction.month) {
             return;
         }
-        let (category, source) = self.memo.categorize(transaction);
+        let decision = self.memo.categorize(transaction);
+        let category = decision.category;
         let outcome = &mut self.outcome;
         *if cents > 0 { &mut outcome.positive_cents } else { &mut outcome.negative_cents } +=
             i128::from(cents);
-        outcome.by_source[source as usize] += 1;
+        outcome.by_source[decision.source as usize] += 1;
         outcome.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
         self.scatter.push(Movement::new(transaction.user_id, index, category, cents));
-        self.recorder.record(transaction, category, source, number);
+        self.recorder.record(transaction, decision, number);
     }
 
     fn reject(&mut self, offset: u64, refusal: Refusal, raw: &[u8]) {

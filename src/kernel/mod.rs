@@ -4,12 +4,19 @@
 //! Invariant: whatever [`plain`] says a log means, the fast path says too.
 
 pub mod categorize;
+pub mod choices;
 pub mod content;
+pub mod descriptor;
+pub mod fold;
 pub mod fused;
 pub mod keyed;
-pub mod normalize;
+pub mod keywords;
+pub mod memo;
+pub mod names;
 pub mod parse;
 pub mod partition;
 pub mod plain;
+pub mod rules;
 pub mod scan;
 pub mod table;
+pub mod votes;

@@ -1,15 +1,18 @@
 //! The whole meaning of a spending run, told plainly: the oracle the fast path is held to.
 //!
 //! In: logs as strings of bytes, and the rules. Out: groups, rejects and blanks.
-//! Invariant: nothing here is shared with the fast path but the words of `domain/` and the
-//! normalised name; dates are chrono's, numbers are the standard library's.
+//! Invariant: nothing here is shared with the fast path but the words of `domain/` and how a seller
+//! is understood; dates are chrono's, numbers are the standard library's. Of the layers it knows
+//! choices and a dictionary without weak names.
 
-use super::normalize::normalize;
+use super::choices::seller_name;
+use super::descriptor::Descriptor;
+use super::fold::fold;
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::transaction::RejectReason;
 use chrono::{DateTime, Datelike, LocalResult, NaiveDate, NaiveDateTime, TimeZone};
 use chrono_tz::Tz;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A manual choice: user, seller, category, and the transaction it is for (micros, cents).
 pub type PlainChoice = (u64, String, String, Option<(i64, i64)>);
@@ -18,8 +21,7 @@ pub struct Plain {
     pub zone: Tz,
     pub months: MonthRange,
     pub line_bytes_max: usize,
-    /// Sellers that no two entries disagree about.
-    pub sellers: BTreeMap<String, String>,
+    pub sellers: Vec<(String, String)>,
     pub choices: Vec<PlainChoice>,
     /// (cents, transactions) by month, user and category.
     pub groups: BTreeMap<(Month, u64, String), (i128, u64)>,
@@ -69,15 +71,30 @@ impl Plain {
     fn category(&self, user_id: u64, seller: &str, micros: i64, cents: i64) -> String {
         let chosen = |transaction| {
             let same = |c: &&PlainChoice| {
-                c.0 == user_id && normalize(&c.1) == normalize(seller) && c.3 == transaction
+                c.0 == user_id && seller_name(&c.1) == seller_name(seller) && c.3 == transaction
             };
             self.choices.iter().find(same).map(|c| c.2.clone())
         };
-        let printed = || self.sellers.get(seller).cloned();
-        let by_name =
-            || self.sellers.iter().find(|s| normalize(s.0) == normalize(seller)).map(|s| s.1.clone());
-        let found = chosen(Some((micros, cents))).or_else(|| chosen(None)).or_else(printed).or_else(by_name);
-        found.unwrap_or_else(|| "uncategorized".into())
+        let found = chosen(Some((micros, cents))).or_else(|| chosen(None));
+        found.or_else(|| self.by_name(seller)).unwrap_or_else(|| "uncategorized".into())
+    }
+
+    /// The longest name that the seller begins with, if its entries agree.
+    fn by_name(&self, seller: &str) -> Option<String> {
+        let (mut folded, mut entry) = (String::new(), String::new());
+        fold(seller, &mut folded);
+        let words = Descriptor::understand(&folded).words;
+        for count in (1..=words.len()).rev() {
+            let called_so = self.sellers.iter().filter(|(name, _)| {
+                fold(name, &mut entry);
+                Descriptor::of_name(&entry).words.concat() == words[..count].concat()
+            });
+            let categories: BTreeSet<&String> = called_so.map(|(_, category)| category).collect();
+            if !categories.is_empty() {
+                return categories.first().filter(|_| categories.len() == 1).map(|c| c.to_string());
+            }
+        }
+        None
     }
 
     fn time(&self, text: &[u8]) -> Result<(i64, Month), RejectReason> {

@@ -112,6 +112,17 @@ impl Lake {
         }
     }
 
+    /// Errors when the job asks for a table that stands there in another form.
+    pub fn fits(&self, spec: &Spec) -> Result<()> {
+        if !spec.output.transactions || self.table(TRANSACTIONS)?.is_none() {
+            return Ok(());
+        }
+        let opened = self.open_or_create(TRANSACTIONS, &schema::transactions(), &["month"]);
+        let advice =
+            "it is of an earlier program: move it out of the lake; --rebuild fills it again, month by month";
+        opened.map(|_| ()).map_err(|error| error.advise(advice))
+    }
+
     /// Rooted at the lake.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
@@ -175,7 +186,7 @@ impl Lake {
     }
 
     /// The manifest of the newest commit that has one: other programs may compact in between.
-    fn newest_manifest(&self, table: &Table) -> Result<Option<Manifest>> {
+    pub fn newest_manifest(&self, table: &Table) -> Result<Option<Manifest>> {
         for version in (1..=table.version()).rev() {
             if let Some(manifest) = wait(self.manifest(table, version))? {
                 return Ok(Some(manifest));

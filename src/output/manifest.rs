@@ -110,6 +110,9 @@ pub struct Manifest {
     pub job: String,
     /// SHA-256 of the job as it was understood, defaults and overrides included.
     pub job_sha256: String,
+    /// The job as it was run, as JSON.
+    #[serde(default)]
+    pub job_spec: String,
     pub currency: String,
     pub time_zone: String,
     /// The version of `monthly_spending` this run started from.

@@ -6,6 +6,7 @@
 
 pub mod alerts;
 pub mod commit;
+pub mod crowd;
 pub mod lake;
 pub mod manifest;
 pub mod monthly;

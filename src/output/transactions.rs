@@ -11,6 +11,7 @@ use crate::engine::local::Record;
 use crate::engine::rows::{self, Row, SplitRows};
 use crate::error::{Error, Result};
 use crate::input::plan::{LogObject, Split};
+use crate::kernel::categorize::Categorizer;
 use crate::limits::PART_TRANSACTIONS;
 use crate::schema;
 use crate::store::Place;
@@ -23,6 +24,7 @@ pub struct TransactionWriter<'a> {
     pub table: Place,
     pub run_id: &'a str,
     pub categories: &'a Categories,
+    pub categorizer: &'a Categorizer,
     pub objects: &'a [LogObject],
     pub state: Mutex<State>,
 }
@@ -91,7 +93,7 @@ impl TransactionWriter<'_> {
     }
 
     fn write(&self, path: &str, rows: &[Row], source_object: &str) -> Result<WrittenPart> {
-        let columns = rows::columns(rows, self.categories, source_object);
+        let columns = rows::columns(rows, self.categories, self.categorizer, source_object);
         let schema = part::without_partition_column(&schema::transactions());
         let batch = RecordBatch::try_new(schema.clone(), columns);
         let batch = batch.map_err(|e| Error::invariant(format!("transactions are no table: {e}")))?;

@@ -1,17 +1,21 @@
-//! A job of kind `sql`: the answer to a question, published as a table of the lake.
+//! Jobs that replace a table: the answer to a question in SQL, the votes of the crowd.
 //!
-//! In: a job and the `.sql` file beside it. Out: the next version of its table.
-//! Invariant: a reader sees the table as it was or as the answer says, never half.
+//! In: a job, and the `.sql` file beside it or the choices that it names. Out: the next version of
+//! its table. Invariant: a reader sees the table as it was or as the job says, never half.
 
 use crate::error::{Error, Kind, Result};
 use crate::input::published::PartFile;
-use crate::job::spec::Spec;
+use crate::input::reference;
+use crate::job::spec::{JobKind, Spec};
+use crate::kernel::{self, votes::VoteRules};
 use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::commit::{CommitInfo, Outcome};
+use crate::output::crowd::{self, CROWD_VOTES};
 use crate::output::lake::{APPLICATION, Lake};
 use crate::output::part;
 use crate::query::answer;
 use crate::report::{Report, RunOutcome, peak_memory_bytes};
+use crate::schema;
 use crate::store::wait;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -20,21 +24,49 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Asks, and replaces the job's table by the answer.
+/// Computes the job's table and replaces the one that is published.
 pub fn publish(spec: &Spec) -> Result<Report> {
     let started = Instant::now();
     let lake = Lake::open(&spec.output.lake)?;
-    let name = spec.output.table.clone().unwrap_or_else(|| spec.name.clone());
-    let (schema, batches) = ask(spec, &lake)?;
+    let name = table_name(spec);
+    let (schema, batches) = match spec.kind {
+        JobKind::Votes => votes(spec)?,
+        _ => ask(spec, &lake)?,
+    };
+    let computed = started.elapsed().as_secs_f64();
+    let mut report = Report { job: spec.name.clone(), ..Report::default() };
+    replace(&lake, &name, &schema, &batches, &mut report)?;
+    report.seconds.map = computed;
+    report.seconds.total = started.elapsed().as_secs_f64();
+    report.seconds.publish = report.seconds.total - computed;
+    report.peak_memory_bytes = peak_memory_bytes();
+    Ok(report)
+}
+
+/// The table that a job replaces.
+pub fn table_name(spec: &Spec) -> String {
+    let default = match spec.kind {
+        JobKind::Votes => CROWD_VOTES,
+        _ => &spec.name,
+    };
+    spec.output.table.clone().unwrap_or_else(|| default.to_string())
+}
+
+fn replace(
+    lake: &Lake,
+    name: &str,
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    report: &mut Report,
+) -> Result<()> {
     lake.probe()?;
     let _lock = lake.lock()?;
     let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-    let asked = started.elapsed().as_secs_f64();
     for _ in 0..COMMIT_ATTEMPTS_MAX {
         let run_id = uuid::Uuid::now_v7().to_string();
-        let table = lake.open_or_create_for_job(&name, &schema)?;
-        let bytes = part::encode(&schema, &batches, &[])?;
-        let place = lake.place.child(&name);
+        let table = lake.open_or_create_for_job(name, schema)?;
+        let bytes = part::encode(schema, batches, &[])?;
+        let place = lake.place.child(name);
         let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;
         part::read_back(&place.child(&written.path), &written)?;
         let add = PartFile {
@@ -51,19 +83,39 @@ pub fn publish(spec: &Spec) -> Result<Report> {
             metadata: BTreeMap::new(),
         };
         if let Outcome::Committed { version } = wait(table.commit(&[add], &table.files()?, &info))? {
-            let mut report = Report { run_id, job: spec.name.clone(), ..Report::default() };
-            (report.outcome, report.table_version) = (RunOutcome::Published, version);
-            report.published_table = Some((name, rows));
-            report.seconds.map = asked;
-            report.seconds.total = started.elapsed().as_secs_f64();
-            report.seconds.publish = report.seconds.total - asked;
-            report.peak_memory_bytes = peak_memory_bytes();
-            return Ok(report);
+            (report.run_id, report.outcome) = (run_id, RunOutcome::Published);
+            report.table_version = version;
+            report.published_table = Some((name.to_string(), rows));
+            return Ok(());
         }
     }
     let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
-    Err(Error::new(Kind::Temporary, what).at(&name).advise("run again"))
+    Err(Error::new(Kind::Temporary, what).at(name).advise("run again"))
 }
+
+/// Counts the votes in the choices that the job names.
+fn votes(spec: &Spec) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let categories = reference::categories(&spec.input)?;
+    let table = spec.input.category_overrides.as_deref().unwrap_or_default();
+    let mut choices = reference::choices(table, &categories, &reference::zone(spec))?;
+    let wish = &spec.votes;
+    if let Some(day) = &wish.as_of {
+        choices.retain(|choice| choice.set_at_micros < day.0.end_micros());
+    }
+    let latest_micros = choices.iter().map(|choice| choice.set_at_micros).max().unwrap_or(0);
+    let now_micros = wish.as_of.as_ref().map_or(latest_micros, |day| day.0.end_micros());
+    let rules = VoteRules {
+        votes_min: wish.minimum.into(),
+        margin_millionths: wish.margin.0,
+        since_micros: wish
+            .age_days_max
+            .map(|days| now_micros.saturating_sub(i64::from(days).saturating_mul(DAY_MICROS))),
+    };
+    let counted = kernel::votes::count(&choices, &rules, categories.uncategorized());
+    Ok((schema::crowd_votes(), vec![crowd::batch(&counted, &categories)?]))
+}
+
+const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// The text of a job's question, and the file it stands in.
 pub fn question(spec: &Spec) -> Result<(String, String)> {

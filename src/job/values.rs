@@ -1,0 +1,244 @@
+//! The values of a job file: each of its own type, checked as it is read.
+//!
+//! In: TOML or JSON values. Out: the values, or what is wrong with them.
+//! Invariant: a value is written as it was read, so that a job can be kept and read again.
+
+use crate::domain::budget::millionths;
+use crate::domain::month::{Month, MonthRange};
+use crate::limits::MONTHS_MAX;
+use serde::{Deserialize, Serialize};
+
+/// A fraction of 0 to 1, in exact millionths.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Share(pub i64);
+
+impl TryFrom<f64> for Share {
+    type Error = String;
+
+    fn try_from(share: f64) -> Result<Share, String> {
+        let share = millionths(share).map(Share);
+        share.ok_or_else(|| "expected a fraction of 0 to 1 with at most 6 decimals".into())
+    }
+}
+
+impl From<Share> for f64 {
+    fn from(share: Share) -> f64 {
+        share.0 as f64 / 1e6
+    }
+}
+
+/// One value, or a list of them in the order of their weight.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct OneOrMore<T>(pub Vec<T>);
+
+impl<T> Default for OneOrMore<T> {
+    fn default() -> Self {
+        OneOrMore(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Values<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Values<T> {
+            type Value = Vec<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("text, or a list of texts")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+                Ok(vec![T::deserialize(serde::de::value::StrDeserializer::new(text))?])
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    values.push(value);
+                }
+                Ok(values)
+            }
+        }
+
+        from.deserialize_any(Values(std::marker::PhantomData)).map(OneOrMore)
+    }
+}
+
+/// A value that is written as text.
+#[derive(Clone, Debug, Default)]
+pub struct Text<T>(pub T);
+
+impl<'de, T: std::str::FromStr<Err = String>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map(Text).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<T: std::fmt::Display> Serialize for Text<T> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+/// Declares a checked text value with its printed form.
+macro_rules! text_value {
+    ($name:ident($inner:ty), |$value:ident| $show:expr) => {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let $value = &self.0;
+                write!(f, "{}", $show)
+            }
+        }
+    };
+}
+
+/// An IANA zone name.
+#[derive(Clone, Debug)]
+pub struct TimeZone(pub String);
+text_value!(TimeZone(String), |name| name);
+
+impl Default for TimeZone {
+    fn default() -> TimeZone {
+        TimeZone("UTC".into())
+    }
+}
+
+impl std::str::FromStr for TimeZone {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<TimeZone, String> {
+        let known = name.parse::<chrono_tz::Tz>();
+        known.map_err(|_| format!("`{name}` is not an IANA time zone, such as Europe/London"))?;
+        Ok(TimeZone(name.to_string()))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Months(pub MonthRange);
+text_value!(Months(MonthRange), |months| months);
+
+impl Default for Months {
+    fn default() -> Months {
+        Months("2000-01..2099-12".parse().expect("a range"))
+    }
+}
+
+impl std::str::FromStr for Months {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Months, String> {
+        let months: MonthRange = text.parse()?;
+        match months.count() {
+            count if count > MONTHS_MAX => Err(format!("{count} months; the most is {MONTHS_MAX}")),
+            _ => Ok(Months(months)),
+        }
+    }
+}
+
+/// An ISO 4217 code of a currency with two decimals. One lake holds one currency.
+#[derive(Clone, Debug)]
+pub struct Currency(pub String);
+text_value!(Currency(String), |code| code);
+
+impl Default for Currency {
+    fn default() -> Currency {
+        Currency("USD".into())
+    }
+}
+
+/// Currencies whose minor unit is not a hundredth (ISO 4217 list one).
+const OTHER_MINOR_UNITS: &[&str] = &[
+    "BHD", "BIF", "CLF", "CLP", "DJF", "GNF", "IQD", "ISK", "JOD", "JPY", "KMF", "KRW", "KWD", "LYD", "OMR",
+    "PYG", "RWF", "TND", "UGX", "UYI", "UYW", "VND", "VUV", "XAF", "XOF", "XPF",
+];
+
+impl std::str::FromStr for Currency {
+    type Err = String;
+
+    fn from_str(code: &str) -> Result<Currency, String> {
+        if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Err(format!("`{code}` is not a currency code, such as USD"));
+        }
+        if OTHER_MINOR_UNITS.contains(&code) {
+            return Err(format!(
+                "`{code}` has no hundredths; only currencies with two decimals are supported"
+            ));
+        }
+        Ok(Currency(code.to_string()))
+    }
+}
+
+/// A day in UTC.
+#[derive(Clone, Copy, Debug)]
+pub struct Day(chrono::NaiveDate);
+text_value!(Day(chrono::NaiveDate), |day| day);
+
+impl Day {
+    /// The first instant after it.
+    pub fn end_micros(self) -> i64 {
+        let day = self.0.and_time(chrono::NaiveTime::MIN).and_utc();
+        (day + chrono::TimeDelta::days(1)).timestamp_micros()
+    }
+}
+
+impl std::str::FromStr for Day {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Day, String> {
+        let day: Option<chrono::NaiveDate> = text.parse().ok();
+        let day = day.filter(|day| (1970..=9999).contains(&chrono::Datelike::year(day)));
+        day.map(Day).ok_or_else(|| format!("`{text}` is not a day, such as 2025-03-31"))
+    }
+}
+
+/// The month that alerts are for.
+#[derive(Clone, Copy, Debug)]
+pub enum AsOf {
+    /// The last month that holds a transaction.
+    Latest,
+    Month(Month),
+}
+
+impl std::fmt::Display for AsOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AsOf::Latest => f.write_str("latest"),
+            AsOf::Month(month) => write!(f, "{month}"),
+        }
+    }
+}
+
+impl std::str::FromStr for AsOf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AsOf, String> {
+        match text {
+            "latest" => Ok(AsOf::Latest),
+            month => Ok(AsOf::Month(month.parse().map_err(|e| format!("{e}, or `latest`"))?)),
+        }
+    }
+}
+
+/// Bytes, written as `512MiB` or `4GiB`.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory(pub u64);
+text_value!(Memory(u64), |bytes| format_args!("{}MiB", bytes >> 20));
+
+impl std::str::FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Memory, String> {
+        let units = [("GiB", 30), ("MiB", 20)];
+        let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+        let parsed = unit.and_then(|(n, shift)| n.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
+        match parsed {
+            Some(bytes) if bytes >= 64 << 20 => Ok(Memory(bytes)),
+            Some(_) => Err(format!("`{text}` is too little: the least is 64MiB")),
+            None => Err(format!("`{text}` is not an amount of memory, such as 512MiB or 4GiB")),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! A bank's descriptor understood: what was printed around the seller's name falls away.
+//!
+//! In: a folded text. Out: the words that the layers look at, and the seller's normalised name.
+//! Invariant: no step takes the last word that has a letter; normalising a normalised name
+//! changes nothing. When in doubt a word stays: too little cleaning asks a person twice, too much
+//! mixes two sellers.
+
+mod steps;
+
+use super::fold::{CUT, fold};
+use steps::{
+    drop_bank_phrase, drop_payment_reference, drop_place, drop_processor, drop_references, drop_small_words,
+    drop_web_address, end_at_number, is_word, names_nobody,
+};
+
+/// A descriptor while it is being understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor<'f> {
+    pub words: Vec<&'f str>,
+    /// The last word may be the beginning of one.
+    pub cut: bool,
+    /// It is the address of a web site, or names one.
+    pub web: bool,
+}
+
+/// What one step of the understanding is called, and what it does.
+type Step = (&'static str, fn(&mut Descriptor));
+
+/// From the folded text to the words that the layers look at.
+const TO_WORDS: [Step; 6] = [
+    ("bank's phrase", drop_bank_phrase),
+    ("payment processor", drop_processor),
+    ("payment reference", drop_payment_reference),
+    ("references", drop_references),
+    ("web address", drop_web_address),
+    ("legal form, small words", drop_small_words),
+];
+
+/// The steps from here on also hold for a name as people write it in a table.
+const ABOUT_NAMES: usize = 3;
+
+/// From those words to the name.
+const TO_NAME: [Step; 2] = [("store number, date", end_at_number), ("place", drop_place)];
+
+impl<'f> Descriptor<'f> {
+    fn of_folded(folded: &'f str) -> Descriptor<'f> {
+        let mut words: Vec<&str> = folded.split(' ').filter(|word| !word.is_empty()).collect();
+        let cut = words.pop_if(|word| *word == CUT).is_some();
+        Descriptor { words, cut, web: false }
+    }
+
+    /// The words that the layers look at.
+    pub fn understand(folded: &'f str) -> Descriptor<'f> {
+        let mut descriptor = Descriptor::of_folded(folded);
+        TO_WORDS.iter().for_each(|step| descriptor.take(step));
+        descriptor
+    }
+
+    /// The words of a name as people write it in a table, without what a bank would add.
+    pub fn of_name(folded: &'f str) -> Descriptor<'f> {
+        let mut descriptor = Descriptor::of_folded(folded);
+        descriptor.cut = false;
+        TO_WORDS[ABOUT_NAMES..].iter().for_each(|step| descriptor.take(step));
+        descriptor
+    }
+
+    /// Does a step, but for one that would leave no letter.
+    fn take(&mut self, (_, step): &Step) {
+        let has_letters = |words: &[&str]| words.iter().any(|word| is_word(word));
+        let before = self.words.clone();
+        step(self);
+        if has_letters(&before) && !has_letters(&self.words) {
+            self.words = before;
+        }
+    }
+
+    /// Does a step towards the name, but for one that would leave a trade and no seller.
+    fn take_to_name(&mut self, step: &Step) {
+        let before = self.words.clone();
+        self.take(step);
+        if names_nobody(&self.words) {
+            self.words = before;
+        }
+    }
+
+    /// The name within the words.
+    pub fn name(mut self) -> String {
+        TO_NAME.iter().for_each(|step| self.take_to_name(step));
+        self.words.join(" ")
+    }
+}
+
+/// The normalised name of a seller; empty where nothing but signs was printed.
+pub fn normalize(raw: &str) -> String {
+    let mut folded = String::new();
+    fold(raw, &mut folded);
+    name_of(&mut folded)
+}
+
+/// The name in a folded text, which is used up.
+pub fn name_of(folded: &mut String) -> String {
+    let mut name = Descriptor::understand(folded).name();
+    // A phrase may stand behind a phrase: again until nothing falls away, which ends since every
+    // pass leaves fewer words.
+    loop {
+        fold(&name, folded);
+        let again = Descriptor::understand(folded).name();
+        if again == name {
+            return name;
+        }
+        name = again;
+    }
+}
+
+/// The normalisation step by step: what changed the text, and the text after it.
+pub fn steps(raw: &str) -> Vec<(&'static str, String)> {
+    let mut folded = String::new();
+    fold(raw, &mut folded);
+    let mut steps = vec![("case, accents, punctuation", folded.clone())];
+    let mut descriptor = Descriptor::of_folded(&folded);
+    let to_words = TO_WORDS.iter().map(|step| (step, false));
+    for (step, to_name) in to_words.chain(TO_NAME.iter().map(|step| (step, true))) {
+        let before = descriptor.words.clone();
+        match to_name {
+            false => descriptor.take(step),
+            true => descriptor.take_to_name(step),
+        }
+        if descriptor.words != before {
+            steps.push((step.0, descriptor.words.join(" ")));
+        }
+    }
+    let name = normalize(raw);
+    if descriptor.words.join(" ") != name {
+        steps.push(("the same again", name));
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::steps::{PHRASE_WORDS_MAX, PHRASES, PLACES, PROCESSORS};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_banks_print_around_a_name() {
+        for (raw, name) in [
+            ("SQ *BLUE BOTTLE COFFEE 0123 OAKLAND CA", "blue bottle coffee"),
+            ("SQ *BLUE BOTTLE COFFEE OAKLAND CA", "blue bottle coffee"),
+            ("PAYPAL *STEAM GAMES 35314369001", "steam games"),
+            ("SP PLUS PARKING", "sp plus parking"),
+            ("PURCHASE AUTHORIZED ON 05/12 TRADER JOE'S #552 SEATTLE WA", "trader joes"),
+            ("CARD PAYMENT TO SAINSBURYS S/MKTS ON 12 NOV", "sainsburys s mkts"),
+            ("AMZN Mktp US*2K3AB4CD5", "amzn mktp"),
+            ("www.amazon.co.uk", "amazon"),
+            ("7-ELEVEN 34022 AUSTIN TX", "7 eleven"),
+            ("Marks & Spencer plc", "marks spencer"),
+            ("MARKS AND SPENCER", "marks spencer"),
+            ("THE BODY SHOP", "body shop"),
+            ("TRANSPORT FOR LONDON", "transport for london"),
+            ("UNIVERSITY OF YORK", "university of york"),
+            ("LONDON", "london"),
+            ("AND", "and"),
+            ("THE LTD", "the ltd"),
+            ("12345 SHELL", "shell"),
+            ("MOTEL 6 DALLAS TX", "motel 6"),
+            ("FOREVER 21 #0123 MIAMI FL", "forever 21"),
+            ("UBER   *TRIP HELP.UBER.COM CA", "uber trip"),
+            ("JUST EAT.CO.UK", "just eat"),
+            ("Møller Tandklinik", "moller tandklinik"),
+            ("TO MCDONALD ROSS", "to mcdonald ross"),
+            ("WILKO RETAIL LIMIT", "wilko retail"),
+            ("***", ""),
+            ("99", "99"),
+            ("TOYS R US", "toys r us"),
+            ("HOTEL BOSTON MA", "hotel boston ma"),
+            ("CAFE 401 LEEDS", "cafe 401"),
+            ("PURCHASE AUTHORIZED ON 05/12 24 HOUR FITNESS", "24 hour fitness"),
+            ("STRAẞE", "strasse"),
+            ("ガ", "カ\u{3099}"),
+        ] {
+            assert_eq!(normalize(raw), name, "{raw}");
+        }
+        assert_eq!(normalize(&"PAYPAL *SQ *VISA ".repeat(15)), "visa");
+    }
+
+    #[test]
+    fn the_shipped_lists_are_folded_and_sorted_by_no_accident() {
+        let folded = |text: &str| {
+            let mut folded = String::new();
+            fold(text, &mut folded);
+            folded.trim_end_matches(" ~").to_string()
+        };
+        for phrase in PHRASES.iter().chain(&PLACES.cities).chain(&PLACES.countries) {
+            assert_eq!(folded(phrase), *phrase);
+            assert!(phrase.split(' ').count() <= PHRASE_WORDS_MAX, "{phrase}");
+        }
+        assert!(PROCESSORS.keys().all(|name| folded(name) == *name));
+        assert!(PLACES.states.len() == 51 && PLACES.cities.len() > 250);
+    }
+
+    fn descriptor() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            "[A-Za-z]{1,8}",
+            "[0-9]{1,7}",
+            "[A-Z0-9*#&'./ -]{1,6}",
+            "\\PC{0,4}",
+            prop::sample::select(vec![
+                "SQ *",
+                "PAYPAL *",
+                "POS DEBIT",
+                "VISA",
+                "LTD",
+                "the",
+                "and",
+                "OAKLAND CA",
+                "LONDON GB",
+                "ON 12 NOV",
+                "REF",
+                ".co.uk",
+                "www.",
+                "limit",
+                "SP ",
+                "# ",
+                "É",
+                "xxxx",
+            ])
+            .prop_map(String::from),
+        ];
+        prop::collection::vec(part, 0..7).prop_map(|parts| parts.join(" "))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn normalising_twice_changes_nothing(raw in descriptor()) {
+            let once = normalize(&raw);
+            prop_assert_eq!(normalize(&once), once);
+        }
+
+        #[test]
+        fn a_name_with_letters_keeps_one(raw in descriptor()) {
+            let mut folded = String::new();
+            fold(&raw, &mut folded);
+            if folded.split(' ').any(|word| word != CUT && is_word(word)) {
+                prop_assert!(normalize(&raw).split(' ').any(is_word), "{}", raw);
+            }
+        }
+
+        #[test]
+        fn case_and_accents_do_not_count(raw in descriptor()) {
+            let name = normalize(&raw);
+            prop_assert_eq!(&normalize(&raw.to_uppercase()), &normalize(&raw.to_lowercase()));
+            if raw.is_ascii() {
+                prop_assert_eq!(&normalize(&raw.to_lowercase()), &name);
+                let accented: String = raw.chars().flat_map(|c| [Some(c), c.is_alphabetic().then_some('\u{301}')]).flatten().collect();
+                prop_assert_eq!(&normalize(&accented), &name);
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Words that tell the trade wherever they stand: the weakest evidence.
+//!
+//! In: entries in the scope of a job; then words of a descriptor. Out: the entry that fits.
+//! Invariant: a keyword within a longer one does not count (`pet food` is no food); of those that
+//! are left all agree, or nothing is decided (`garden centre café`).
+
+use super::descriptor::Descriptor;
+use super::fold::fold;
+use crate::domain::category::CategoryId;
+use crate::domain::seller::{Country, Department, KeywordEntry, Rank};
+use ahash::RandomState;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
+/// The most words of one keyword.
+const WORDS_MAX: usize = 4;
+
+/// A shorter beginning could be that of too many words.
+const CUT_BYTES_MIN: usize = 6;
+
+/// Shorter words end too many others, and something has to stand before them.
+const GLUED_BYTES_MIN: usize = 5;
+const GLUED_BYTES_BEFORE_MIN: usize = 2;
+
+/// One keyword in scope.
+#[derive(Debug)]
+pub struct Keyword {
+    /// As the table spells it.
+    pub text: String,
+    /// None where two entries disagree.
+    category: Option<CategoryId>,
+    department: Department,
+    rank: Rank,
+}
+
+impl Keyword {
+    fn tells_trade(&self) -> bool {
+        self.department != Department::Only
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Keywords {
+    keywords: Vec<Keyword>,
+    /// By words with single spaces between.
+    by_words: HashMap<Box<str>, u32, RandomState>,
+    /// In order, to find those that begin with a text.
+    sorted: Vec<(Box<str>, u32)>,
+}
+
+impl Keywords {
+    pub fn new(entries: &[KeywordEntry], countries: &[Country]) -> Keywords {
+        let mut keywords = Keywords::default();
+        let mut folded = String::new();
+        for KeywordEntry { entry, department } in entries {
+            let Some(rank) = entry.rank(countries) else { continue };
+            fold(&entry.name, &mut folded);
+            let words = Descriptor::of_name(&folded).words.join(" ");
+            let (text, category) = (entry.name.clone(), Some(entry.category));
+            keywords.add(words, Keyword { text, category, department: *department, rank });
+        }
+        keywords.sorted = keywords.by_words.iter().map(|(words, index)| (words.clone(), *index)).collect();
+        keywords.sorted.sort_unstable();
+        keywords
+    }
+
+    /// Of entries of one keyword the one of the better scope holds; of one scope, those that agree.
+    fn add(&mut self, words: String, keyword: Keyword) {
+        match self.by_words.entry(words.into()) {
+            Slot::Vacant(free) => {
+                free.insert(self.keywords.len() as u32);
+                self.keywords.push(keyword);
+            }
+            Slot::Occupied(held) => {
+                let held = &mut self.keywords[*held.get() as usize];
+                if keyword.rank < held.rank {
+                    *held = keyword;
+                } else if keyword.rank == held.rank && keyword.category != held.category {
+                    held.category = None;
+                }
+            }
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.keywords.len()
+    }
+
+    pub fn keyword(&self, index: u32) -> &Keyword {
+        &self.keywords[index as usize]
+    }
+
+    /// The keyword that tells the trade.
+    pub fn find(&self, seller: &Descriptor) -> Option<(u32, CategoryId)> {
+        let found = self.find_among(&seller.words, seller.cut, Keyword::tells_trade);
+        found.or_else(|| if seller.web { self.find_glued(&seller.words) } else { None })
+    }
+
+    /// The keyword that tells a department, behind so many words of a seller's name.
+    pub fn find_department(&self, seller: &Descriptor, name_words: usize) -> Option<(u32, CategoryId)> {
+        self.find_among(&seller.words[name_words..], seller.cut, |keyword| {
+            keyword.department != Department::No
+        })
+    }
+
+    fn find_among(
+        &self,
+        words: &[&str],
+        cut: bool,
+        counts: impl Fn(&Keyword) -> bool,
+    ) -> Option<(u32, CategoryId)> {
+        let mut first = None;
+        let mut taken = vec![false; words.len()];
+        for length in (1..=WORDS_MAX.min(words.len())).rev() {
+            for start in 0..=words.len() - length {
+                let span = start..start + length;
+                if taken[span.clone()].contains(&true) {
+                    continue;
+                }
+                let text = words[span.clone()].join(" ");
+                let whole = self.by_words.get(text.as_str()).copied();
+                let found = match whole {
+                    None if cut && span.end == words.len() => self.complete(&text),
+                    whole => whole,
+                };
+                let Some(index) = found.filter(|index| counts(self.keyword(*index))) else { continue };
+                taken[span].fill(true);
+                let category = self.keyword(index).category?;
+                match first {
+                    None => first = Some((index, category)),
+                    Some((_, before)) if before != category => return None,
+                    Some(_) => {}
+                }
+            }
+        }
+        first
+    }
+
+    /// The keyword that a cut text is the beginning of, if all that begin so agree.
+    fn complete(&self, text: &str) -> Option<u32> {
+        if text.len() < CUT_BYTES_MIN {
+            return None;
+        }
+        let from = self.sorted.partition_point(|(words, _)| &**words < text);
+        let begin_so = self.sorted[from..].iter().take_while(|(words, _)| words.starts_with(text));
+        // It is the last word that is cut: there are no words behind it.
+        let spaces = |text: &str| text.matches(' ').count();
+        let mut begin_so = begin_so.filter(|(words, _)| spaces(words) == spaces(text));
+        let &(_, first) = begin_so.next()?;
+        let category = self.keyword(first).category;
+        begin_so.all(|(_, index)| self.keyword(*index).category == category).then_some(first)
+    }
+
+    /// The longest keyword that ends the name of a web site, which is written without spaces.
+    fn find_glued(&self, words: &[&str]) -> Option<(u32, CategoryId)> {
+        let site = words.first()?;
+        let mut ends = site.char_indices().map(|(start, _)| &site[start..]).skip(GLUED_BYTES_BEFORE_MIN);
+        let index = ends.find_map(|end| {
+            let found = self.by_words.get(end).filter(|_| end.len() >= GLUED_BYTES_MIN);
+            found.filter(|index| self.keyword(**index).tells_trade())
+        })?;
+        self.keyword(*index).category.map(|category| (*index, category))
+    }
+}

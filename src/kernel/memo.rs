@@ -1,0 +1,270 @@
+//! A worker's memory of sellers: the clever path runs once per distinct seller.
+//!
+//! In: transactions. Out: decisions, and how many of them were remembered.
+//! Invariant: memory is bounded, whatever sellers come: the half that was not asked for lately is
+//! forgotten; a decision is the same whether it is remembered or made anew.
+
+use super::categorize::{Categorizer, Decision};
+use super::choices::ChosenName;
+use super::fold::{REFERENCE_DIGITS_MIN, fold};
+use super::rules::RuleId;
+use crate::domain::transaction::Transaction;
+use crate::limits::SELLERS_REMEMBERED_MAX;
+use ahash::RandomState;
+use compact_str::CompactString;
+use std::collections::HashMap;
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// Different sets of rules that fit some seller; a job has a handful.
+const RULE_SETS_MAX: usize = 65_536;
+
+#[derive(Clone, Copy)]
+struct Remembered {
+    decision: Decision,
+    choices: Option<ChosenName>,
+    /// Index of a set of rules; 0 is the empty one.
+    rules: u32,
+}
+
+/// How often a seller was known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoCounts {
+    /// As it was printed.
+    pub by_text: u64,
+    /// But for case, punctuation and reference numbers.
+    pub by_folded_text: u64,
+    pub looked_up: u64,
+}
+
+impl MemoCounts {
+    pub fn plus(self, other: MemoCounts) -> MemoCounts {
+        MemoCounts {
+            by_text: self.by_text + other.by_text,
+            by_folded_text: self.by_folded_text + other.by_folded_text,
+            looked_up: self.looked_up + other.looked_up,
+        }
+    }
+}
+
+pub struct Memo<'a> {
+    pub categorizer: &'a Categorizer,
+    by_text: Lately,
+    by_folded_text: Lately,
+    rule_sets: Vec<Box<[RuleId]>>,
+    rule_set_ids: Map<Box<[RuleId]>, u32>,
+    folded: String,
+    pub counts: MemoCounts,
+}
+
+impl<'a> Memo<'a> {
+    pub fn new(categorizer: &'a Categorizer) -> Memo<'a> {
+        Memo::of_size(categorizer, SELLERS_REMEMBERED_MAX)
+    }
+
+    fn of_size(categorizer: &'a Categorizer, most: usize) -> Memo<'a> {
+        let mut memo = Memo {
+            categorizer,
+            by_text: Lately::new(most),
+            by_folded_text: Lately::new(most),
+            rule_sets: Vec::new(),
+            rule_set_ids: Map::default(),
+            folded: String::new(),
+            counts: MemoCounts::default(),
+        };
+        memo.rule_set(Vec::new());
+        memo
+    }
+
+    #[inline]
+    pub fn categorize(&mut self, transaction: &Transaction) -> Decision {
+        let seller = transaction.seller;
+        let known = match may_refer(seller) {
+            false => self.by_text.get(seller),
+            true => None,
+        };
+        let known = match known {
+            Some(known) => {
+                self.counts.by_text += 1;
+                known
+            }
+            None => self.look_up(seller),
+        };
+        let rules = &self.rule_sets[known.rules as usize];
+        self.categorizer.decide(transaction, known.choices, rules, known.decision)
+    }
+
+    /// A text with a reference number may never come again, but its folded form does. Where
+    /// nothing is left by folding, the text itself is the seller.
+    fn look_up(&mut self, seller: &str) -> Remembered {
+        let mut folded = std::mem::take(&mut self.folded);
+        let refers = fold(seller, &mut folded);
+        let known = match self.by_folded_text.get(&folded) {
+            Some(known) if !folded.is_empty() => {
+                self.counts.by_folded_text += 1;
+                known
+            }
+            _ => self.look_up_folded(seller, &mut folded),
+        };
+        if !refers && !may_refer(seller) {
+            self.by_text.insert(seller.into(), known);
+        }
+        self.folded = folded;
+        known
+    }
+
+    fn look_up_folded(&mut self, seller: &str, folded: &mut String) -> Remembered {
+        self.counts.looked_up += 1;
+        let key = CompactString::from(folded.as_str());
+        let found = self.categorizer.look_up_folded(seller, folded);
+        let rules = self.rule_set(found.rules);
+        let known = Remembered { decision: found.decision, choices: found.choices, rules };
+        self.by_folded_text.insert(key, known);
+        known
+    }
+
+    fn rule_set(&mut self, rules: Vec<RuleId>) -> u32 {
+        if self.rule_sets.len() > RULE_SETS_MAX {
+            // What is remembered names sets by their index, so all is forgotten together.
+            *self = Memo { counts: self.counts, ..Memo::of_size(self.categorizer, 2 * self.by_text.half) };
+        }
+        let next = self.rule_sets.len() as u32;
+        let id = *self.rule_set_ids.entry(rules.as_slice().into()).or_insert(next);
+        if id == next {
+            self.rule_sets.push(rules.into());
+        }
+        id
+    }
+}
+
+/// Whether a text has the digits of a reference, told at a glance.
+#[inline]
+fn may_refer(seller: &str) -> bool {
+    seller.bytes().filter(u8::is_ascii_digit).count() >= REFERENCE_DIGITS_MIN
+}
+
+/// What was asked for lately: at most so many, the others are forgotten by halves.
+struct Lately {
+    young: Map<CompactString, Remembered>,
+    /// Moves to the young when asked for, and is forgotten when they are many.
+    old: Map<CompactString, Remembered>,
+    half: usize,
+}
+
+impl Lately {
+    fn new(most: usize) -> Lately {
+        Lately { young: Map::default(), old: Map::default(), half: most / 2 }
+    }
+
+    #[inline]
+    fn get(&mut self, text: &str) -> Option<Remembered> {
+        match self.young.get(text) {
+            Some(known) => Some(*known),
+            None if self.old.is_empty() => None,
+            None => {
+                let (text, known) = self.old.remove_entry(text)?;
+                self.insert(text, known);
+                Some(known)
+            }
+        }
+    }
+
+    fn insert(&mut self, text: CompactString, known: Remembered) {
+        if self.young.len() >= self.half {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(text, known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::category::{Categories, Choice};
+    use crate::domain::seller::{RuleEntry, SellerEntry};
+    use crate::input::layers::Layers;
+    use proptest::prelude::*;
+
+    fn categorizer() -> Categorizer {
+        let categories = Categories::builtin();
+        let id = |code| categories.id(code).unwrap();
+        let name = |name: &str, code| SellerEntry {
+            name: name.into(),
+            category: id(code),
+            countries: vec![],
+            table: 0,
+        };
+        let rule = |pattern: &str, code, cents| RuleEntry {
+            pattern: pattern.to_string(),
+            category: id(code),
+            cents,
+        };
+        let layers = Layers {
+            sellers: vec![
+                name("Acme", "shopping"),
+                name("Acme Fuel", "gas"),
+                name("Blue Bottle Coffee", "dining"),
+            ],
+            rules: vec![rule("^acme$", "travel", (500, i64::MAX)), rule("fuel", "auto", (i64::MIN, -1))],
+            ..Layers::default()
+        };
+        let seller = "ACME 0001".to_string();
+        let choice =
+            Choice { user_id: 3, seller, category: id("health"), set_at_micros: 1, transaction: None };
+        Categorizer::new(&categories, &layers, &[choice]).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn what_is_remembered_is_what_would_be_found(
+            rows in prop::collection::vec((0..4u64, 0..9usize, 0..40u32, -900..900i64), 1..200),
+            most in 2..12usize,
+        ) {
+            let categorizer = categorizer();
+            let mut memo = Memo::of_size(&categorizer, most);
+            for (user_id, form, number, amount_cents) in rows {
+                let seller = match form {
+                    0 => format!("ACME {number:04}"),
+                    1 => format!("SQ *acme #{number}"),
+                    2 => format!("ACME FUEL {}", 7_000_000 + number),
+                    3 => format!("Blue Bottle*{number}A9X8C7"),
+                    4 => format!("{}", 90_000_000 + number),
+                    5 => "*".repeat(number as usize + 1),
+                    6 => format!("ACME FUEL SHOP {}", "X".repeat(number as usize)),
+                    7 => format!("Café {number}"),
+                    _ => format!("PAYPAL *ACME {number}"),
+                };
+                let month = "2025-01".parse().unwrap();
+                let transaction =
+                    Transaction { user_id, occurred_at_micros: 7, month, seller: &seller, amount_cents };
+                let fresh = categorizer.look_up(&seller, &mut String::new());
+                let expected = categorizer.decide(&transaction, fresh.choices, &fresh.rules, fresh.decision);
+                prop_assert_eq!(memo.categorize(&transaction), expected, "{}", seller);
+                prop_assert!(memo.by_text.young.len() + memo.by_text.old.len() <= most + 1);
+                prop_assert!(memo.by_folded_text.young.len() + memo.by_folded_text.old.len() <= most + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn reference_numbers_are_looked_up_once() {
+        let categorizer = categorizer();
+        let mut memo = Memo::new(&categorizer);
+        let month = "2025-01".parse().unwrap();
+        for number in 0..1000 {
+            let seller = format!("ACME {}", 70_000_000 + number);
+            let user_id = number;
+            memo.categorize(&Transaction {
+                user_id,
+                occurred_at_micros: 7,
+                month,
+                seller: &seller,
+                amount_cents: 1,
+            });
+        }
+        assert_eq!(memo.counts, MemoCounts { by_text: 0, by_folded_text: 999, looked_up: 1 });
+        assert_eq!(memo.by_text.young.len(), 0, "what never comes again is not kept");
+    }
+}

@@ -1,0 +1,171 @@
+//! Names of sellers, and the longest of them that a descriptor begins with.
+//!
+//! In: entries in the scope of a job, compiled once; then the words of a descriptor. Out: the
+//! entry that fits. Invariant: spaces between words do not count (`wh smith` is `whsmith`), whole
+//! words do; two entries of one name and one scope that disagree decide nothing; a weak name
+//! decides only for a seller that is called so and nothing else.
+
+use super::descriptor::Descriptor;
+use super::fold::fold;
+use crate::domain::category::CategoryId;
+use crate::domain::seller::{Country, Rank, SellerEntry};
+use ahash::RandomState;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
+/// One name in scope.
+#[derive(Debug)]
+pub struct Name {
+    /// As the table spells it.
+    pub text: String,
+    /// None where two entries disagree.
+    pub category: Option<CategoryId>,
+    weak: bool,
+    /// The address of a web site of one word (`booking.com`): no name of anybody else.
+    site: bool,
+    words: usize,
+    rank: Rank,
+}
+
+/// A name that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub index: u32,
+    pub category: CategoryId,
+    pub fit: Fit,
+    /// How many words of the descriptor it takes.
+    pub words: usize,
+}
+
+/// How a name was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// The descriptor is the name, but for a place or a number behind it.
+    Whole,
+    /// It begins with the name.
+    Begins,
+    /// It is the beginning of the name, cut off by the bank.
+    Cut,
+    /// It is the name without its last word.
+    Short,
+}
+
+#[derive(Debug, Default)]
+pub struct Names {
+    names: Vec<Name>,
+    by_key: HashMap<Box<str>, u32, RandomState>,
+    /// Keys in order, to find those that begin with a text.
+    sorted: Vec<(Box<str>, u32)>,
+    key_bytes_max: usize,
+}
+
+/// A shorter beginning could be that of too many names.
+const LONGER_BYTES_MIN: usize = 9;
+
+impl Names {
+    /// The names that hold in the countries of a job. `is_weak` judges the words of a name.
+    pub fn new<'e>(
+        entries: impl IntoIterator<Item = &'e SellerEntry>,
+        countries: &[Country],
+        is_weak: impl Fn(&[&str]) -> bool,
+    ) -> Names {
+        let mut names = Names::default();
+        let mut folded = String::new();
+        for entry in entries {
+            let Some(rank) = entry.rank(countries) else { continue };
+            fold(&entry.name, &mut folded);
+            let Descriptor { words, web, .. } = Descriptor::of_name(&folded);
+            if !words.is_empty() {
+                let (text, category) = (entry.name.clone(), Some(entry.category));
+                let (weak, site) = (is_weak(&words), web && words.len() == 1);
+                let name = Name { text, category, weak, site, words: words.len(), rank };
+                names.add(words.concat(), name);
+            }
+        }
+        names.sorted = names.by_key.iter().map(|(key, index)| (key.clone(), *index)).collect();
+        names.sorted.sort_unstable();
+        names.key_bytes_max = names.sorted.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+        names
+    }
+
+    /// Of entries of one name the one of the better scope holds; of one scope, those that agree.
+    fn add(&mut self, key: String, name: Name) {
+        let next = self.names.len() as u32;
+        match self.by_key.entry(key.into()) {
+            Slot::Vacant(free) => {
+                free.insert(next);
+                self.names.push(name);
+            }
+            Slot::Occupied(held) => {
+                let held = &mut self.names[*held.get() as usize];
+                if name.rank < held.rank {
+                    *held = name;
+                } else if name.rank == held.rank {
+                    held.category = held.category.filter(|held| name.category == Some(*held));
+                    held.site &= name.site;
+                }
+            }
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    pub fn name(&self, index: u32) -> &Name {
+        &self.names[index as usize]
+    }
+
+    /// The longest name that the words begin with, unless it is weak or in dispute.
+    pub fn find(&self, seller: &Descriptor) -> Option<Found> {
+        if self.names.is_empty() {
+            return None;
+        }
+        let text = seller.words.concat();
+        let name_words = seller.clone().name().split(' ').count();
+        let mut end = text.len();
+        for (before, word) in seller.words.iter().enumerate().rev() {
+            if end <= self.key_bytes_max
+                && let Some(&index) = self.by_key.get(&text[..end])
+            {
+                let found = self.name(index);
+                let words = before + 1;
+                let fit = if words >= name_words { Fit::Whole } else { Fit::Begins };
+                let is_meant = if found.site { seller.web } else { fit == Fit::Whole || !found.weak };
+                if is_meant {
+                    return found.category.map(|category| Found { index, category, fit, words });
+                }
+            }
+            end -= word.len();
+        }
+        None
+    }
+
+    /// The one name that the words are the beginning of: cut off, or called by all but the last
+    /// word. Weaker evidence than a name that was found.
+    pub fn find_longer(&self, seller: &Descriptor) -> Option<Found> {
+        let found = |(index, category), fit| Found { index, category, fit, words: seller.words.len() };
+        let whole = || self.longer(&seller.words.concat(), |_| true);
+        let cut = if seller.cut { whole().map(|name| found(name, Fit::Cut)) } else { None };
+        cut.or_else(|| self.longer_by_a_word(&seller.clone().name()).map(|name| found(name, Fit::Short)))
+    }
+
+    /// The name that has one word more than a name of several words.
+    fn longer_by_a_word(&self, name: &str) -> Option<(u32, CategoryId)> {
+        let words = name.split(' ').count();
+        let by_a_word = |index: u32| self.name(index).words == words + 1;
+        self.longer(&name.replace(' ', ""), by_a_word).filter(|_| words > 1)
+    }
+
+    /// The name that a text is the beginning of, if all names that begin so fit and agree.
+    fn longer(&self, text: &str, fits: impl Fn(u32) -> bool) -> Option<(u32, CategoryId)> {
+        if text.len() < LONGER_BYTES_MIN {
+            return None;
+        }
+        let from = self.sorted.partition_point(|(key, _)| &**key < text);
+        let mut begin_so = self.sorted[from..].iter().take_while(|(key, _)| key.starts_with(text));
+        let category = self.name(begin_so.clone().next()?.1).category?;
+        let agreed = begin_so.all(|(_, index)| fits(*index) && self.name(*index).category == Some(category));
+        agreed.then(|| (self.sorted[from].1, category))
+    }
+}

@@ -1,0 +1,74 @@
+//! Rules of a job: patterns over the normalised name that may ask for an amount.
+//!
+//! In: entries in their order. Out: the first that fits a name and cents.
+//! Invariant: the order of the table decides; matching takes time in proportion to the name (the
+//! patterns are of the `regex` crate, which never goes back) and to the patterns.
+
+use crate::domain::seller::RuleEntry;
+use regex::RegexSet;
+use regex::RegexSetBuilder;
+
+#[derive(Debug, Default)]
+pub struct Rules {
+    entries: Vec<RuleEntry>,
+    all: Option<RegexSet>,
+}
+
+/// Memory that the compiled patterns of all rules may take together.
+const PATTERNS_BYTES_MAX: usize = 64 << 20;
+
+/// Index of a rule.
+pub type RuleId = u16;
+
+impl Rules {
+    /// Errors when there are too many rules, or too large ones.
+    pub fn new(entries: Vec<RuleEntry>) -> Result<Rules, String> {
+        if entries.len() > usize::from(RuleId::MAX) {
+            return Err(format!("{} rules; the most is {}", entries.len(), RuleId::MAX));
+        }
+        let patterns = entries.iter().map(|entry| &entry.pattern);
+        let all = match entries.is_empty() {
+            true => None,
+            false => {
+                let set = RegexSetBuilder::new(patterns).size_limit(PATTERNS_BYTES_MAX).build();
+                Some(set.map_err(|_| "the patterns are too large together".to_string())?)
+            }
+        };
+        Ok(Rules { entries, all })
+    }
+
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn entry(&self, rule: RuleId) -> &RuleEntry {
+        &self.entries[usize::from(rule)]
+    }
+
+    /// The rules whose pattern fits a name, in order, up to the first that fits any amount.
+    pub fn of_name(&self, name: &str) -> Vec<RuleId> {
+        let Some(all) = &self.all else { return Vec::new() };
+        let mut fitting = Vec::new();
+        for index in all.matches(name) {
+            fitting.push(index as RuleId);
+            if self.is_unconditional(index as RuleId) {
+                break;
+            }
+        }
+        fitting
+    }
+
+    /// Whether a rule fits whatever the amount.
+    pub fn is_unconditional(&self, rule: RuleId) -> bool {
+        self.entry(rule).cents == (i64::MIN, i64::MAX)
+    }
+
+    /// The first of the rules that fits an amount.
+    #[inline]
+    pub fn decide(&self, fitting: &[RuleId], cents: i64) -> Option<RuleId> {
+        fitting.iter().copied().find(|rule| {
+            let (least, most) = self.entry(*rule).cents;
+            (least..=most).contains(&cents)
+        })
+    }
+}
