@@ -39,7 +39,7 @@ pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
 pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Distinct sellers that one worker remembers the category of, as printed, and as many folded.
-pub const SELLERS_REMEMBERED_MAX: usize = 500_000;
+pub const SELLERS_REMEMBERED_MAX: usize = 256 * 1024;
 
 /// Groups in one published part, and in one row group of it.
 pub const PART_GROUPS: usize = 1024 * 1024;

@@ -73,6 +73,21 @@ fn a_lake_on_s3_is_the_lake_on_local_files() {
     let said = scratch.pennymill(&["query", "--lake", "s3://bucket/lake/", sql, "--format", "csv"]);
     assert_eq!(said.stdout, "n\n59971\n", "{}", said.stderr);
 
+    let explain = ["explain", "--lake", "s3://bucket/lake", "--user", "1", "--month", "2025-01"];
+    let said = scratch.pennymill(&explain);
+    assert!(said.stdout.contains("uncategorized: 1.00 in 1 transactions, as published"), "{}", said.stderr);
+    scratch.write("chosen.csv", "user_id,seller,category,set_at\n1,Somebody,dining,2025-01-01\n");
+    let votes = format!(
+        "name = \"votes\"\nkind = \"votes\"\n[input]\ncategory_overrides = {:?}\n[output]\nlake = \"s3://bucket/lake/\"\n[votes]\nminimum = 1\n",
+        scratch.path("chosen.csv")
+    );
+    scratch.write("votes.toml", votes);
+    let said = scratch.pennymill(&["run", scratch.path("votes.toml").to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let said =
+        scratch.pennymill(&["explain", "--seller", "SOMEBODY", "--votes", "s3://bucket/lake/crowd_votes"]);
+    assert!(said.stdout.contains("candidate    dining by crowd"), "{}{}", said.stdout, said.stderr);
+
     let scratch = scratch.environment("AWS_SECRET_ACCESS_KEY", "wrong");
     let said = scratch.run(&remote);
     assert_eq!(said.code, 77, "{}", said.stderr);

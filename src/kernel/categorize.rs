@@ -7,7 +7,7 @@
 //! transaction and the layers, never on what was asked before.
 
 use super::choices::{Choices, ChosenName, seller_name};
-use super::descriptor::{Descriptor, name_of};
+use super::descriptor::{Descriptor, normalize_name};
 use super::fold::fold;
 use super::keywords::Keywords;
 use super::names::{Fit, Found, Names};
@@ -122,12 +122,13 @@ impl Categorizer {
     /// counts only what the folded text says, unless that is nothing.
     pub fn look_up_folded(&self, seller: &str, folded: &mut String) -> Seller {
         let descriptor = Descriptor::understand(folded);
-        let by_name = self.by_name(&descriptor).next().map(|(found, source)| {
+        let name = descriptor.clone().name();
+        let by_name = self.by_name(&descriptor, &name).next().map(|(found, source)| {
             let Found { index: entry, category, .. } = found;
             self.department(&descriptor, &found).unwrap_or(Decision { category, source, entry })
         });
         let keyword = if by_name.is_none() { self.by_keyword(&descriptor) } else { None };
-        let name = name_of(folded);
+        let name = normalize_name(name, folded);
         let name = if name.is_empty() { seller } else { &name };
         let decision = by_name.or_else(|| self.by_crowd(name)).or(keyword);
         let none = Decision { category: self.uncategorized, source: CategorySource::None, entry: 0 };
@@ -149,11 +150,11 @@ impl Categorizer {
 
     /// What aliases and the dictionary know, the best first. An alias is as short as its author
     /// meant it, so only the dictionary has names that are called by their beginning.
-    fn by_name(&self, descriptor: &Descriptor) -> impl Iterator<Item = (Found, CategorySource)> {
-        let alias = self.aliases.find(descriptor).map(|found| (found, CategorySource::Alias));
-        let name = |found| (found, CategorySource::Dictionary);
-        let listed = self.dictionary.find(descriptor).map(name);
-        let longer = || self.dictionary.find_longer(descriptor).map(name);
+    fn by_name(&self, descriptor: &Descriptor, name: &str) -> impl Iterator<Item = (Found, CategorySource)> {
+        let alias = self.aliases.find(descriptor, name).map(|found| (found, CategorySource::Alias));
+        let in_dictionary = |found| (found, CategorySource::Dictionary);
+        let listed = self.dictionary.find(descriptor, name).map(in_dictionary);
+        let longer = || self.dictionary.find_longer(descriptor, name).map(in_dictionary);
         let longer = if alias.is_none() && listed.is_none() { longer() } else { None };
         alias.into_iter().chain(listed).chain(longer)
     }
@@ -219,7 +220,8 @@ impl Categorizer {
         let name = seller_name(seller);
         let rules = self.rules.of_name(&name);
         let mut candidates: Vec<Candidate> = rules.iter().map(|rule| self.rule_candidate(*rule)).collect();
-        let by_name: Vec<_> = self.by_name(&descriptor).collect();
+        let first_name = descriptor.clone().name();
+        let by_name: Vec<_> = self.by_name(&descriptor, &first_name).collect();
         let department = by_name.first().and_then(|(found, _)| self.department(&descriptor, found));
         candidates.extend(department.map(|d| self.candidate(d, "a department behind the name")));
         candidates.extend(by_name.iter().map(|(found, source)| {

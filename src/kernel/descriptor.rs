@@ -94,14 +94,13 @@ impl<'f> Descriptor<'f> {
 pub fn normalize(raw: &str) -> String {
     let mut folded = String::new();
     fold(raw, &mut folded);
-    name_of(&mut folded)
+    let name = Descriptor::understand(&folded).name();
+    normalize_name(name, &mut folded)
 }
 
-/// The name in a folded text, which is used up.
-pub fn name_of(folded: &mut String) -> String {
-    let mut name = Descriptor::understand(folded).name();
-    // A phrase may stand behind a phrase: again until nothing falls away, which ends since every
-    // pass leaves fewer words.
+/// The normalised name that a name comes to. A phrase may stand behind a phrase: so again until
+/// nothing falls away, which ends since every pass leaves fewer words. `folded` is used up.
+pub fn normalize_name(mut name: String, folded: &mut String) -> String {
     loop {
         fold(&name, folded);
         let again = Descriptor::understand(folded).name();

@@ -8,6 +8,7 @@ use super::categorize::{Categorizer, Decision};
 use super::choices::ChosenName;
 use super::fold::{REFERENCE_DIGITS_MIN, fold};
 use super::rules::RuleId;
+use super::slots::{Slots, TEXT_BYTES_MAX};
 use crate::domain::transaction::Transaction;
 use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
@@ -49,7 +50,10 @@ impl MemoCounts {
 
 pub struct Memo<'a> {
     pub categorizer: &'a Categorizer,
-    by_text: Lately,
+    /// As printed, if short: most rows.
+    by_text: Slots<Remembered>,
+    /// As printed, if long.
+    by_long_text: Lately,
     by_folded_text: Lately,
     rule_sets: Vec<Box<[RuleId]>>,
     rule_set_ids: Map<Box<[RuleId]>, u32>,
@@ -65,7 +69,8 @@ impl<'a> Memo<'a> {
     fn of_size(categorizer: &'a Categorizer, most: usize) -> Memo<'a> {
         let mut memo = Memo {
             categorizer,
-            by_text: Lately::new(most),
+            by_text: Slots::new((2 * most).next_power_of_two()),
+            by_long_text: Lately::new(most),
             by_folded_text: Lately::new(most),
             rule_sets: Vec::new(),
             rule_set_ids: Map::default(),
@@ -80,8 +85,9 @@ impl<'a> Memo<'a> {
     pub fn categorize(&mut self, transaction: &Transaction) -> Decision {
         let seller = transaction.seller;
         let known = match may_refer(seller) {
-            false => self.by_text.get(seller),
             true => None,
+            false if seller.len() <= TEXT_BYTES_MAX => self.by_text.get(seller),
+            false => self.by_long_text.get(seller),
         };
         let known = match known {
             Some(known) => {
@@ -106,8 +112,10 @@ impl<'a> Memo<'a> {
             }
             _ => self.look_up_folded(seller, &mut folded),
         };
-        if !refers && !may_refer(seller) {
-            self.by_text.insert(seller.into(), known);
+        match refers || may_refer(seller) {
+            true => {}
+            false if seller.len() <= TEXT_BYTES_MAX => self.by_text.insert(seller, known),
+            false => self.by_long_text.insert(seller.into(), known),
         }
         self.folded = folded;
         known
@@ -126,7 +134,8 @@ impl<'a> Memo<'a> {
     fn rule_set(&mut self, rules: Vec<RuleId>) -> u32 {
         if self.rule_sets.len() > RULE_SETS_MAX {
             // What is remembered names sets by their index, so all is forgotten together.
-            *self = Memo { counts: self.counts, ..Memo::of_size(self.categorizer, 2 * self.by_text.half) };
+            *self =
+                Memo { counts: self.counts, ..Memo::of_size(self.categorizer, 2 * self.by_long_text.half) };
         }
         let next = self.rule_sets.len() as u32;
         let id = *self.rule_set_ids.entry(rules.as_slice().into()).or_insert(next);
@@ -242,7 +251,8 @@ mod tests {
                 let fresh = categorizer.look_up(&seller, &mut String::new());
                 let expected = categorizer.decide(&transaction, fresh.choices, &fresh.rules, fresh.decision);
                 prop_assert_eq!(memo.categorize(&transaction), expected, "{}", seller);
-                prop_assert!(memo.by_text.young.len() + memo.by_text.old.len() <= most + 1);
+                prop_assert!(memo.by_text.lines() <= 4 * most);
+                prop_assert!(memo.by_long_text.young.len() + memo.by_long_text.old.len() <= most + 1);
                 prop_assert!(memo.by_folded_text.young.len() + memo.by_folded_text.old.len() <= most + 1);
             }
         }
@@ -265,6 +275,6 @@ mod tests {
             });
         }
         assert_eq!(memo.counts, MemoCounts { by_text: 0, by_folded_text: 999, looked_up: 1 });
-        assert_eq!(memo.by_text.young.len(), 0, "what never comes again is not kept");
+        assert_eq!(memo.by_text.lines(), 0, "what never comes again is not kept");
     }
 }

@@ -18,5 +18,6 @@ pub mod partition;
 pub mod plain;
 pub mod rules;
 pub mod scan;
+pub mod slots;
 pub mod table;
 pub mod votes;

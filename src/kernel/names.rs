@@ -116,13 +116,14 @@ impl Names {
         &self.names[index as usize]
     }
 
-    /// The longest name that the words begin with, unless it is weak or in dispute.
-    pub fn find(&self, seller: &Descriptor) -> Option<Found> {
+    /// The longest name that the words begin with, unless it is weak or in dispute. `name` is the
+    /// descriptor's.
+    pub fn find(&self, seller: &Descriptor, name: &str) -> Option<Found> {
         if self.names.is_empty() {
             return None;
         }
         let text = seller.words.concat();
-        let name_words = seller.clone().name().split(' ').count();
+        let name_words = name.split(' ').count();
         let mut end = text.len();
         for (before, word) in seller.words.iter().enumerate().rev() {
             if end <= self.key_bytes_max
@@ -143,11 +144,11 @@ impl Names {
 
     /// The one name that the words are the beginning of: cut off, or called by all but the last
     /// word. Weaker evidence than a name that was found.
-    pub fn find_longer(&self, seller: &Descriptor) -> Option<Found> {
+    pub fn find_longer(&self, seller: &Descriptor, name: &str) -> Option<Found> {
         let found = |(index, category), fit| Found { index, category, fit, words: seller.words.len() };
         let whole = || self.longer(&seller.words.concat(), |_| true);
         let cut = if seller.cut { whole().map(|name| found(name, Fit::Cut)) } else { None };
-        cut.or_else(|| self.longer_by_a_word(&seller.clone().name()).map(|name| found(name, Fit::Short)))
+        cut.or_else(|| self.longer_by_a_word(name).map(|name| found(name, Fit::Short)))
     }
 
     /// The name that has one word more than a name of several words.
