@@ -151,12 +151,24 @@ impl Categorizer {
     /// What aliases and the dictionary know, the best first. An alias is as short as its author
     /// meant it, so only the dictionary has names that are called by their beginning.
     fn by_name(&self, descriptor: &Descriptor, name: &str) -> impl Iterator<Item = (Found, CategorySource)> {
-        let alias = self.aliases.find(descriptor, name).map(|found| (found, CategorySource::Alias));
-        let in_dictionary = |found| (found, CategorySource::Dictionary);
-        let listed = self.dictionary.find(descriptor, name).map(in_dictionary);
-        let longer = || self.dictionary.find_longer(descriptor, name).map(in_dictionary);
-        let longer = if alias.is_none() && listed.is_none() { longer() } else { None };
-        alias.into_iter().chain(listed).chain(longer)
+        let alias = |found| (found, CategorySource::Alias);
+        let listed = |found| (found, CategorySource::Dictionary);
+        let by_alias = self.aliases.find(descriptor, name).map(alias);
+        let by_listed = self.dictionary.find(descriptor, name).map(listed);
+        let guessed = || {
+            // A cut text may be the beginning of names in both: if they disagree, of neither.
+            let cut = [
+                self.aliases.find_cut(descriptor).map(alias),
+                self.dictionary.find_cut(descriptor).map(listed),
+            ];
+            match cut {
+                [Some(alias), Some(listed)] if alias.0.category != listed.0.category => None,
+                [alias, listed] => alias.or(listed),
+            }
+            .or_else(|| self.dictionary.find_shortened(descriptor, name).map(listed))
+        };
+        let guess = if by_alias.is_none() && by_listed.is_none() { guessed() } else { None };
+        by_alias.into_iter().chain(by_listed).chain(guess)
     }
 
     /// The petrol of a supermarket is petrol; the café of a petrol station is part of the stop.

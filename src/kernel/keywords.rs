@@ -18,6 +18,9 @@ const WORDS_MAX: usize = 4;
 /// A shorter beginning could be that of too many words.
 const CUT_BYTES_MIN: usize = 6;
 
+/// A seller of one word that is so long is an address without its end.
+const GLUED_SELLER_BYTES_MIN: usize = 14;
+
 /// Shorter words end too many others, and something has to stand before them.
 const GLUED_BYTES_MIN: usize = 5;
 const GLUED_BYTES_BEFORE_MIN: usize = 2;
@@ -37,6 +40,11 @@ impl Keyword {
     fn tells_trade(&self) -> bool {
         self.department != Department::Only
     }
+}
+
+/// Whether the first word may be several, as in the address of a web site.
+fn is_glued(seller: &Descriptor) -> bool {
+    seller.web || matches!(seller.words[..], [word] if word.len() >= GLUED_SELLER_BYTES_MIN)
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +101,8 @@ impl Keywords {
     /// The keyword that tells the trade.
     pub fn find(&self, seller: &Descriptor) -> Option<(u32, CategoryId)> {
         let found = self.find_among(&seller.words, seller.cut, Keyword::tells_trade);
-        found.or_else(|| if seller.web { self.find_glued(&seller.words) } else { None })
+        let glued = || if is_glued(seller) { self.find_glued(&seller.words) } else { None };
+        found.or_else(glued)
     }
 
     /// The keyword that tells a department, behind so many words of a seller's name.

@@ -142,13 +142,18 @@ impl Names {
         None
     }
 
-    /// The one name that the words are the beginning of: cut off, or called by all but the last
-    /// word. Weaker evidence than a name that was found.
-    pub fn find_longer(&self, seller: &Descriptor, name: &str) -> Option<Found> {
-        let found = |(index, category), fit| Found { index, category, fit, words: seller.words.len() };
-        let whole = || self.longer(&seller.words.concat(), |_| true);
-        let cut = if seller.cut { whole().map(|name| found(name, Fit::Cut)) } else { None };
-        cut.or_else(|| self.longer_by_a_word(name).map(|name| found(name, Fit::Short)))
+    /// The one name that the words are the beginning of, cut off by the bank. Weaker evidence than
+    /// a name that was found.
+    pub fn find_cut(&self, seller: &Descriptor) -> Option<Found> {
+        let longer = if seller.cut { self.longer(&seller.words.concat(), |_| true) } else { None };
+        let (index, category) = longer?;
+        Some(Found { index, category, fit: Fit::Cut, words: seller.words.len() })
+    }
+
+    /// The one name that a name is all but the last word of.
+    pub fn find_shortened(&self, seller: &Descriptor, name: &str) -> Option<Found> {
+        let (index, category) = self.longer_by_a_word(name)?;
+        Some(Found { index, category, fit: Fit::Short, words: seller.words.len() })
     }
 
     /// The name that has one word more than a name of several words.
