@@ -22,7 +22,7 @@ struct Slot<V> {
     known: V,
 }
 
-/// At most half of the lines are taken, so that a search ends soon.
+/// At most three in four lines are taken, so that a search ends soon and the memory stays small.
 pub struct Slots<V> {
     slots: Vec<Slot<V>>,
     taken: usize,
@@ -33,7 +33,7 @@ pub struct Slots<V> {
 impl<V: Copy> Slots<V> {
     /// A memory of at most so many lines, a power of two.
     pub fn new(most: usize) -> Slots<V> {
-        assert!(most.is_power_of_two() && size_of::<Slot<V>>() == 64);
+        assert!(most >= 4 && most.is_power_of_two() && size_of::<Slot<V>>() == 64);
         Slots { slots: Vec::new(), taken: 0, most, hasher: RandomState::new() }
     }
 
@@ -61,7 +61,7 @@ impl<V: Copy> Slots<V> {
         if bytes.len() > TEXT_BYTES_MAX {
             return;
         }
-        if 2 * (self.taken + 1) > self.slots.len() {
+        if 4 * (self.taken + 1) > 3 * self.slots.len() {
             self.make_room(known);
         }
         let mut slot = Slot { tag: 0, length: bytes.len() as u8, text: [0; TEXT_BYTES_MAX], known };
