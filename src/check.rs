@@ -5,8 +5,7 @@
 
 use crate::error::Result;
 use crate::input::plan::{self, Plan};
-use crate::input::reference;
-use crate::input::reference::Reference;
+use crate::input::reference::{self, Reference};
 use crate::job::cli::JobArgs;
 use crate::job::spec::{JobKind, Spec};
 use crate::kernel::categorize::Categorizer;
@@ -27,6 +26,9 @@ pub fn run(args: &JobArgs) -> Result<String> {
         Some(head) => format!("version {}", head.table.version()),
         None => "not there yet; the first run creates it".to_string(),
     };
+    if spec.kind != JobKind::Spending {
+        lake.free_for_jobs(&table_job::table_name(&spec))?;
+    }
     if spec.kind == JobKind::Sql {
         let (sql, shown) = table_job::question(&spec)?;
         if head.is_some() {

@@ -41,6 +41,9 @@ pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Distinct sellers that one worker remembers the category of, as printed, and as many folded.
 pub const SELLERS_REMEMBERED_MAX: usize = 256 * 1024;
 
+/// Words of one keyword.
+pub const KEYWORD_WORDS_MAX: usize = 4;
+
 /// Groups in one published part, and in one row group of it.
 pub const PART_GROUPS: usize = 1024 * 1024;
 pub const ROW_GROUP_ROWS: usize = 128 * 1024;

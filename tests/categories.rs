@@ -208,11 +208,7 @@ fn wrong_tables_name_file_line_and_column() {
         ("votes.csv", "seller,category\na,nonsense\n", ":2: column `category`: not a category"),
         ("votes.csv", "seller,category,decided\na,dining,perhaps\n", ":2: column `decided`: not `true`"),
         ("aliases.csv", "seller,category\n***,dining\n", ":2: column `seller`: names nobody"),
-        (
-            "keywords.csv",
-            "keyword,category\na b c d e,dining\n",
-            ":2: column `keyword`: more than four words",
-        ),
+        ("keywords.csv", "keyword,category\na b c d e,dining\n", ":2: column `keyword`: more than 4 words"),
         ("rules.csv", "secret shop,12.30\n", "column `pattern` is missing; its first line must be a header"),
     ] {
         let scratch = Scratch::new().table(table, text);
@@ -272,6 +268,9 @@ fn votes_move_with_the_people_and_feed_the_crowd() {
     let report = spending.run(&[]).json();
     assert_eq!(report["categorized"]["crowd"], 1, "{report}");
     assert!(spending.published().contains_key(&("2025-01".into(), 1, "fees".into())));
+    let file = scratch.path("votes.toml");
+    let taken = ["check", file.to_str().unwrap(), "--set", "output.table=transactions"];
+    assert_eq!(scratch.pennymill(&taken).code, 78);
     let missing = Scratch::new().input(&format!("votes = {:?}", scratch.lake().join("nothing")));
     missing.write("logs/a.tsv", "1\t2025-01-01\tx\t5.00\n");
     assert_eq!(missing.run(&[]).code, 66);

@@ -13,6 +13,7 @@ use crate::domain::seller::{
 };
 use crate::error::Result;
 use crate::job::spec::{BUILTIN, Input};
+use crate::limits::KEYWORD_WORDS_MAX;
 
 /// What everybody's sellers are known by.
 #[derive(Default)]
@@ -90,8 +91,9 @@ fn keywords(tables: &[String], categories: &Categories) -> Result<Vec<KeywordEnt
     let mut keywords = Vec::new();
     for (index, table) in tables.iter().enumerate() {
         for_each_row(&source(table, "builtin keywords", builtin::KEYWORDS), &columns, |row| {
-            if row[0].split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).count() > 4 {
-                return Err(Refused(0, "more than four words".into()));
+            let words = row[0].split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+            if words.count() > KEYWORD_WORDS_MAX {
+                return Err(Refused(0, format!("more than {KEYWORD_WORDS_MAX} words")));
             }
             let department = match row[3] {
                 "" => Department::No,

@@ -2,10 +2,8 @@
 //!
 //! In: arguments. Out: a [`Command`]. Invariant: help texts are the reference of the program.
 
-use super::spec::Spec;
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::seller::Country;
-use crate::error::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -101,28 +99,6 @@ pub struct LayerArgs {
     /// The crowd's word: a table of votes, such as lake/crowd_votes
     #[arg(long)]
     pub votes: Option<String>,
-}
-
-impl LayerArgs {
-    /// The job that was named, with what was typed beside it.
-    pub fn job_spec(&self) -> Result<Option<Spec>> {
-        let spec = self.job.as_ref().map(|job| Spec::load(job, &self.sets)).transpose()?;
-        Ok(spec.map(|spec| self.apply(spec)))
-    }
-
-    /// The same, or a job of all that ships.
-    pub fn spec(&self) -> Result<Spec> {
-        Ok(self.job_spec()?.unwrap_or_else(|| self.apply(Spec::shipped())))
-    }
-
-    /// A job with what was typed beside it.
-    pub fn apply(&self, mut spec: Spec) -> Spec {
-        if !self.country.is_empty() {
-            spec.input.country.0.clone_from(&self.country);
-        }
-        spec.input.votes = self.votes.clone().or(spec.input.votes);
-        spec
-    }
 }
 
 #[derive(Args, Debug)]

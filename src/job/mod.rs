@@ -3,6 +3,7 @@
 //! In: the command line and `jobs/*.toml`. Out: typed, complete, not yet held against the world.
 //! Invariant: nothing in here touches a store.
 
+pub mod asked;
 pub mod cli;
 pub mod spec;
 pub mod values;

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_lists_are_folded_and_sorted_by_no_accident() {
+    fn the_shipped_lists_are_folded() {
         let folded = |text: &str| {
             let mut folded = String::new();
             fold(text, &mut folded);

@@ -8,12 +8,10 @@ use super::descriptor::Descriptor;
 use super::fold::fold;
 use crate::domain::category::CategoryId;
 use crate::domain::seller::{Country, Department, KeywordEntry, Rank};
+use crate::limits::KEYWORD_WORDS_MAX;
 use ahash::RandomState;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-
-/// The most words of one keyword.
-const WORDS_MAX: usize = 4;
 
 /// A shorter beginning could be that of too many words.
 const CUT_BYTES_MIN: usize = 6;
@@ -120,7 +118,7 @@ impl Keywords {
     ) -> Option<(u32, CategoryId)> {
         let mut first = None;
         let mut taken = vec![false; words.len()];
-        for length in (1..=WORDS_MAX.min(words.len())).rev() {
+        for length in (1..=KEYWORD_WORDS_MAX.min(words.len())).rev() {
             for start in 0..=words.len() - length {
                 let span = start..start + length;
                 if taken[span.clone()].contains(&true) {

@@ -1,8 +1,8 @@
 //! A worker's memory of sellers: the clever path runs once per distinct seller.
 //!
 //! In: transactions. Out: decisions, and how many of them were remembered.
-//! Invariant: memory is bounded, whatever sellers come: the half that was not asked for lately is
-//! forgotten; a decision is the same whether it is remembered or made anew.
+//! Invariant: memory is bounded, whatever sellers come; a decision is the same whether it is
+//! remembered or made anew.
 
 use super::categorize::{Categorizer, Decision};
 use super::choices::ChosenName;
@@ -49,7 +49,7 @@ impl MemoCounts {
 }
 
 pub struct Memo<'a> {
-    pub categorizer: &'a Categorizer,
+    categorizer: &'a Categorizer,
     /// As printed, if short: most rows.
     by_text: Slots<Remembered>,
     /// As printed, if long.

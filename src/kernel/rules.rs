@@ -5,8 +5,7 @@
 //! patterns are of the `regex` crate, which never goes back) and to the patterns.
 
 use crate::domain::seller::RuleEntry;
-use regex::RegexSet;
-use regex::RegexSetBuilder;
+use regex::{RegexSet, RegexSetBuilder};
 
 #[derive(Debug, Default)]
 pub struct Rules {

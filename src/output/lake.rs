@@ -143,13 +143,21 @@ impl Lake {
             .map_err(|e| e.at(&self.place.shown))
     }
 
-    /// The table of a job of kind `sql`.
+    /// The table of a job that replaces it.
     pub fn open_or_create_for_job(&self, name: &str, schema: &SchemaRef) -> Result<Table> {
-        if [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, REJECTS, RAW_TRANSACTIONS].contains(&name) {
-            let error = Error::unfit(format!("`{name}` is a table of the spending job"));
-            return Err(error.advise("give the job another name, or another output.table"));
-        }
+        self.free_for_jobs(name)?;
         self.open_or_create(name, schema, &[])
+    }
+
+    /// Errors when a job that replaces a table asks for one that is not its own.
+    pub fn free_for_jobs(&self, name: &str) -> Result<()> {
+        match [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, REJECTS, RAW_TRANSACTIONS].contains(&name) {
+            false => Ok(()),
+            true => {
+                let error = Error::unfit(format!("`{name}` is a table of the spending job"));
+                Err(error.advise("give the job another name, or another output.table"))
+            }
+        }
     }
 
     /// The names of the tables that jobs of kind `sql` have published.
