@@ -9,12 +9,12 @@ mod records;
 use crate::domain::alert::Alert;
 use crate::domain::month::Month;
 use crate::engine::local::{Mapped, Tuning, map};
-use crate::engine::reduce::{Reduced, reduce};
+use crate::engine::reduce::{Reduced, Reduction, reduce};
 use crate::engine::settle::{Verdict, settle};
 use crate::error::{Error, Kind, Result};
 use crate::input::ledger::{Ledger, Status};
-use crate::input::plan::{Held, LogObject};
-use crate::input::published::{OpeningMonth, PartFile};
+use crate::input::plan::{Held, LogObject, splits};
+use crate::input::published::{OpeningPart, PartFile};
 use crate::input::reference::{Reference, zone};
 use crate::job::spec::Spec;
 use crate::job::values::AsOf;
@@ -30,6 +30,7 @@ use crate::output::monthly::{AlertRule, MonthPart, PartCutter, PartQueue, PartWr
 use crate::output::part::{self, WrittenPart, sha256};
 use crate::output::rejects;
 use crate::output::transactions::TransactionWriter;
+use crate::progress::Progress;
 use crate::report::{Report, RunOutcome};
 use bytes::Bytes;
 use records::{entry, fill, inputs, months};
@@ -80,7 +81,7 @@ pub struct Attempt<'a> {
     pub held: &'a [Held],
     /// Entries whose object was touched but says the same.
     pub refreshed: &'a Ledger,
-    pub on_bytes: &'a (dyn Fn(u64) + Sync),
+    pub progress: &'a Progress,
 }
 
 /// Everything that was read, and judged.
@@ -107,7 +108,8 @@ impl Attempt<'_> {
     /// The whole attempt. Fills in the report as it goes.
     pub fn run(&self, wish: &Wish, report: &mut Report) -> Result<Ended> {
         let zone = zone(self.spec);
-        let rules = MapRules { zone: &zone, key: Key::random(), only_month: wish.rebuilt_month() };
+        let (key, categories) = (Key::random(), self.reference.categories.count());
+        let rules = MapRules { zone: &zone, key, only_month: wish.rebuilt_month(), categories };
         let since = Instant::now();
         let read = self.read(wish, &rules)?;
         report.seconds.map += since.elapsed().as_secs_f64();
@@ -117,10 +119,12 @@ impl Attempt<'_> {
             return Ok(Ended::AllHeld);
         }
         let since = Instant::now();
+        self.progress.begin("reduce");
         let closing = self.close(wish, &read, &rules)?;
         self.verify(&read, &closing)?;
         report.seconds.reduce += since.elapsed().as_secs_f64();
         let since = Instant::now();
+        self.progress.begin("publish");
         let manifest = self.write_records(wish, &read, &closing)?;
         let committed = self.commit(&closing, &manifest)?;
         report.seconds.publish += since.elapsed().as_secs_f64();
@@ -168,18 +172,21 @@ impl Attempt<'_> {
         rules: &MapRules,
         categorizer: &Categorizer,
     ) -> Result<(Mapped, Vec<(Month, WrittenPart)>)> {
+        let on_read = |bytes, lines| self.progress.advance(bytes, lines);
         if !self.spec.output.transactions {
-            return Ok((map(objects, rules, categorizer, &self.tuning, &(), self.on_bytes)?, Vec::new()));
+            return Ok((map(objects, rules, categorizer, &self.tuning, &(), &on_read)?, Vec::new()));
         }
+        let splits = splits(objects, self.tuning.split_bytes);
         let writer = TransactionWriter {
             table: self.lake.place.child(TRANSACTIONS),
             run_id,
             categories: &self.reference.categories,
             categorizer,
             objects,
+            splits: &splits,
             state: Mutex::default(),
         };
-        let mapped = map(objects, rules, categorizer, &self.tuning, &writer, self.on_bytes)?;
+        let mapped = map(objects, rules, categorizer, &self.tuning, &writer, &on_read)?;
         let recorded = mapped.outcomes.iter().flatten().map(|o| o.by_source.iter().sum::<u64>()).sum();
         // An archive that breaks off was recorded up to there; it will be held, and read no more.
         let parts =
@@ -228,7 +235,8 @@ impl Attempt<'_> {
             Wish::Rebuild(month, _) => vec![*month],
         };
         let replaced: Vec<PartFile> = touched.iter().flat_map(|month| self.head.parts_of(*month)).collect();
-        let mut openings: Vec<OpeningMonth> = touched.iter().map(|m| self.opening(wish, *m)).collect();
+        let mut openings: Vec<OpeningPart> = touched.iter().flat_map(|m| self.opening(wish, *m)).collect();
+        openings.sort_by_key(|part| (part.first_user, part.month));
         let as_of = self.alert_month(wish, &touched);
         let emitted = as_of.map_or(Ok(Default::default()), |month| self.lake.emitted_alerts(month))?;
         let writer = PartWriter {
@@ -242,21 +250,24 @@ impl Attempt<'_> {
                 approaching_millionths: self.spec.alerts.approaching.0,
             }),
         };
-        let (reduced, mut parts) = self.reduce_and_write(read, &mut openings, rules, &writer)?;
+        let (reduced, mut parts) = self.reduce_and_write(read, &openings, rules, &writer)?;
         let alerts = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.alerts)).collect();
         let alerts = not_yet_emitted(alerts, &emitted);
         Ok(Closing { parts, replaced, reduced, alerts, as_of })
     }
 
     /// A month as it is published; a month that is rebuilt starts from nothing.
-    fn opening(&self, wish: &Wish, month: Month) -> OpeningMonth {
+    fn opening(&self, wish: &Wish, month: Month) -> Vec<OpeningPart> {
         let table = self.lake.place.child(MONTHLY_SPENDING);
         let parts = match wish {
             Wish::Count(_) => self.head.parts_of(month),
             Wish::Rebuild(..) => Vec::new(),
         };
-        let opened = parts.iter().map(|part| (part.first_user(), table.child(&part.path)));
-        OpeningMonth::new(month, opened.collect())
+        let opening = |part: &PartFile| {
+            let (first_user, place) = (part.first_user(), table.child(&part.path));
+            OpeningPart { month, first_user, place }
+        };
+        parts.iter().map(opening).collect()
     }
 
     /// Alerts are for one month, only when it is touched, and never from a rebuild.
@@ -272,7 +283,7 @@ impl Attempt<'_> {
     fn reduce_and_write(
         &self,
         read: &Read,
-        openings: &mut [OpeningMonth],
+        openings: &[OpeningPart],
         rules: &MapRules,
         writer: &PartWriter,
     ) -> Result<(Reduced, Vec<MonthPart>)> {
@@ -286,7 +297,8 @@ impl Attempt<'_> {
                 Ok(())
             };
             let categories = &self.reference.categories;
-            let reduced = reduce(&read.mapped, openings, months, categories, rules.key, &pool, &mut write);
+            let reduction = Reduction { mapped: &read.mapped, openings, months, categories, key: rules.key };
+            let reduced = reduce(&reduction, &pool, &mut write);
             cutter.finish().into_iter().for_each(|part| queue.push(part));
             reduced
         })?;

@@ -12,7 +12,7 @@ use crate::kernel::categorize::Categorizer;
 use crate::output::crowd;
 use crate::output::lake::Lake;
 use crate::store::wait;
-use crate::{query, table_job};
+use crate::{bench, query, table_job};
 
 /// Enough to plan a question; it is not answered.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -20,6 +20,9 @@ const MEMORY_BYTES: usize = 64 << 20;
 /// Checks a job. Errors with the first thing that is wrong.
 pub fn run(args: &JobArgs) -> Result<String> {
     let spec = Spec::load(&args.job, &args.sets)?;
+    if spec.kind == JobKind::Bench {
+        return bench::check(&spec);
+    }
     let lake = Lake::open(&spec.output.lake)?;
     let head = lake.head()?;
     let version = match &head {

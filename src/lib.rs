@@ -23,12 +23,15 @@ pub mod generate;
 
 pub mod output;
 
+pub mod progress;
 pub mod report;
 
 pub mod query;
 
 pub mod attempt;
 pub mod table_job;
+
+pub mod bench;
 
 pub mod check;
 

@@ -7,8 +7,11 @@ use crate::domain::money::AMOUNT_CENTS_MAX;
 /// The longest line of a log, its end included. Longer ones are skipped without being held.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// How much of a log is read at once, into a buffer that is used again.
-pub const READ_BYTES: usize = 1024 * 1024;
+/// How much of a log is read at once, into a buffer that is used again: it stays in a core's cache.
+pub const READ_BYTES: usize = 256 * 1024;
+
+/// How much of a decompressed log one worker maps at once.
+pub const PIECE_BYTES: usize = READ_BYTES;
 
 /// How much of a remote object one request asks for; large enough that latency is hidden,
 /// small enough for the client's 30 s body timeout.
@@ -26,11 +29,12 @@ pub const MONTHS_MAX: u32 = 4096;
 /// Partitions of the shuffle.
 pub const PARTITIONS_MAX: usize = 1024;
 
-/// Movements a partition should hold: with 16 bytes each they stay in a core's cache.
-pub const PARTITION_ROWS_TARGET: u64 = 128 * 1024;
+/// Movements a partition should hold: with 8 bytes each, most of them, and as much again for
+/// sorting, they stay in a core's cache.
+pub const PARTITION_ROWS_TARGET: u64 = 64 * 1024;
 
 /// Movements in one chunk of a partition.
-pub const CHUNK_ROWS: usize = 512;
+pub const CHUNK_ROWS: usize = 1024;
 
 /// Decompressed bytes per compressed byte, looked at after the first mebibyte.
 pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
@@ -60,6 +64,8 @@ pub const RUN_SECONDS_MAX: u64 = 24 * 3600;
 const _: () = {
     assert!(LINE_BYTES_MAX < READ_BYTES);
     assert!((READ_BYTES as u64) < SPLIT_BYTES);
+    // A scanner reads no more at once.
+    assert!(PIECE_BYTES <= READ_BYTES);
     // A movement packs 12 bits of month, 8 of category and 44 of biased cents.
     assert!(MONTHS_MAX == 1 << 12);
     assert!(AMOUNT_CENTS_MAX < 1 << 43);

@@ -307,7 +307,7 @@ fn saturated(cents: i128) -> i64 {
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -319,7 +319,8 @@ fn grouped(number: u64) -> String {
     text
 }
 
-fn size(bytes: u64) -> String {
+/// `3145728` as `3.0 MiB`.
+pub fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
@@ -330,10 +331,21 @@ fn size(bytes: u64) -> String {
 
 /// The most memory this process has held, where the system tells.
 pub fn peak_memory_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    proc_bytes("/proc/self/status", "VmHWM:").unwrap_or(0)
+}
+
+/// Lets the peak begin anew from what is held now, where the system can.
+pub fn forget_peak_memory() {
+    // A peak that is not forgotten is too high, which is no reason to stop.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// A figure that the system tells in kB, as bytes.
+pub fn proc_bytes(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let figure = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = figure.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 #[cfg(test)]

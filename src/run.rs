@@ -4,8 +4,10 @@
 //! Invariant: a run can be killed at any line and simply started again.
 
 use crate::attempt::{Attempt, Ended, Wish};
+use crate::bench;
 use crate::domain::month::Month;
-use crate::engine::local::{Tuning, content};
+use crate::engine::local::Tuning;
+use crate::engine::read::{content, months_of};
 use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
 use crate::input::ledger::{Entry, Ledger};
 use crate::input::plan::{self, CHANGED, Held, Plan};
@@ -15,6 +17,7 @@ use crate::job::spec::{JobKind, Spec};
 use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::crowd;
 use crate::output::lake::Lake;
+use crate::progress::Progress;
 use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
 use crate::table_job;
 use std::time::{Duration, Instant};
@@ -22,6 +25,10 @@ use std::time::{Duration, Instant};
 /// Runs a job. Out: what to print on stdout, and the exit code.
 pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     let spec = Spec::load(&args.job.job, &args.job.sets)?;
+    if args.report == ReportForm::SmallerIsBetter && spec.kind != JobKind::Bench {
+        let error = Error::unfit("--report smaller-is-better is for jobs of kind \"bench\"");
+        return Err(error.advise("use --report json"));
+    }
     if args.dry_run {
         return dry_run(&spec, args.report).map(|text| (text, 0));
     }
@@ -31,10 +38,15 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     let (report, code) = match spec.kind {
         JobKind::Spending => publish(&spec, args.rebuild, &tuning(&spec))?,
         JobKind::Sql | JobKind::Votes => (table_job::publish(&spec)?, 0),
+        JobKind::Bench => {
+            let publish = |job: &Spec| publish(job, None, &tuning(job)).map(|(report, _)| report);
+            return Ok((bench::run(&spec, &publish)?.print(args.report), 0));
+        }
     };
     let text = match args.report {
         ReportForm::Human => report.to_text(),
-        ReportForm::Json => report.to_json() + "\n",
+        // The last form was refused above.
+        ReportForm::Json | ReportForm::SmallerIsBetter => report.to_json() + "\n",
     };
     Ok((text, code))
 }
@@ -82,7 +94,6 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
             None => reference.insert(Reference::load(spec, crowd::read)?),
         };
         let progress = Progress::new(wish.objects().iter().map(|object| object.size_bytes).sum());
-        let on_bytes = |bytes| progress.advance(bytes);
         let attempt = Attempt {
             spec,
             lake: &lake,
@@ -92,7 +103,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
             started,
             held: &plan.held,
             refreshed: &refreshed,
-            on_bytes: &on_bytes,
+            progress: &progress,
         };
         match attempt.run(&wish, &mut report)? {
             Ended::Lost => continue,
@@ -122,6 +133,9 @@ fn finish(mut report: Report, started: Instant) -> (Report, u8) {
 }
 
 fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
+    if spec.kind == JobKind::Bench {
+        return bench::plan(spec, form);
+    }
     let lake = Lake::open(&spec.output.lake)?;
     if spec.kind != JobKind::Spending {
         let table = table_job::table_name(spec);
@@ -129,7 +143,7 @@ fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
             ReportForm::Human => {
                 format!("{}: plan; nothing was written\n  table      {table} to be replaced\n", spec.name)
             }
-            ReportForm::Json => {
+            ReportForm::Json | ReportForm::SmallerIsBetter => {
                 serde_json::json!({"job": spec.name, "outcome": "planned", "table": table}).to_string() + "\n"
             }
         });
@@ -138,13 +152,12 @@ fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     let head = lake.head()?;
     let ledger = head.as_ref().map(|head| head.ledger.clone()).unwrap_or_default();
     let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0);
-    let months =
-        crate::engine::local::months_of(&plan.new, &crate::input::reference::zone(spec), &tuning(spec))?;
+    let months = months_of(&plan.new, &crate::input::reference::zone(spec), &tuning(spec))?;
     let parts = |month: &Month| head.as_ref().map_or(0, |head| head.parts_of(*month).len());
     let months: Vec<(String, usize)> = months.iter().map(|m| (m.to_string(), parts(m))).collect();
     Ok(match form {
-        ReportForm::Json => plan_json(&spec.name, &plan, &months) + "\n",
         ReportForm::Human => plan_text(&spec.name, &plan, &months),
+        ReportForm::Json | ReportForm::SmallerIsBetter => plan_json(&spec.name, &plan, &months) + "\n",
     })
 }
 
@@ -170,30 +183,5 @@ fn pause_before(attempt: u32) {
     if attempt > 0 {
         let jitter = u64::from(uuid::Uuid::now_v7().as_bytes()[15]);
         std::thread::sleep(Duration::from_millis(u64::from(attempt) * 100 + jitter));
-    }
-}
-
-/// A bar on a terminal, nothing in a log.
-struct Progress(indicatif::ProgressBar);
-
-impl Progress {
-    fn new(bytes: u64) -> Progress {
-        let bar = indicatif::ProgressBar::new(bytes);
-        if let Ok(style) =
-            indicatif::ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}")
-        {
-            bar.set_style(style);
-        }
-        Progress(bar)
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
     }
 }

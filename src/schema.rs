@@ -65,6 +65,19 @@ pub fn monthly_spending() -> SchemaRef {
     ])
 }
 
+/// The columns of a part of `monthly_spending` as the program holds them: each category once, and
+/// cents in 64 bits. In the file they are those of [`monthly_spending`] but for the month, which
+/// stands in the path.
+pub fn spending_in_memory() -> SchemaRef {
+    let category = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    table([
+        required("user_id", DataType::Int64),
+        required("category", category),
+        required("amount", DataType::Decimal64(18, 2)),
+        required("transaction_count", DataType::Int64),
+    ])
+}
+
 pub fn transactions() -> SchemaRef {
     table([
         required("month", DataType::Date32),

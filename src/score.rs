@@ -9,7 +9,7 @@ use crate::domain::category::{Categories, CategorySource};
 use crate::error::Result;
 use crate::input::reference::Reference;
 use crate::input::table_rows::{Refused, Source, for_each_row, optional, required};
-use crate::job::cli::{ReportForm, ScoreArgs};
+use crate::job::cli::{ScoreArgs, ScoreForm};
 use crate::kernel::categorize::Categorizer;
 use crate::output::crowd;
 use crate::report::printable;
@@ -74,8 +74,8 @@ pub fn run(args: &ScoreArgs) -> Result<String> {
         args.map.as_deref().map_or(Ok(HashMap::new()), |map| accepted(map, &reference.categories))?;
     let score = score(&labels, &accepted, &categorizer, &reference.categories, args.top);
     Ok(match args.report {
-        ReportForm::Json => serde_json::to_string(&score).expect("text and numbers are JSON") + "\n",
-        ReportForm::Human => {
+        ScoreForm::Json => serde_json::to_string(&score).expect("text and numbers are JSON") + "\n",
+        ScoreForm::Human => {
             let mut page = String::new();
             // Writing to a string cannot fail.
             let _ = write_page(&mut page, &score);

@@ -1,6 +1,6 @@
 //! The house style, held by a test.
 //!
-//! In: the files of `src/` and `tests/`. Out: the places that break it.
+//! In: the files of `src/`, `tests/` and `benches/`. Out: the places that break it.
 //! Invariant: data moves one way through the rooms; every file says its duty; functions fit a
 //! screen.
 
@@ -19,10 +19,12 @@ const ROOMS: &[&str] = &[
     "engine",
     "generate",
     "output",
+    "progress",
     "report",
     "query",
     "attempt",
     "table_job",
+    "bench",
     "check",
     "run",
     "explain",
@@ -56,7 +58,7 @@ fn product(text: &str) -> &str {
 
 #[test]
 fn every_file_opens_with_its_duty() {
-    for (path, text) in [sources("src"), sources("tests")].concat() {
+    for (path, text) in [sources("src"), sources("tests"), sources("benches")].concat() {
         assert!(text.starts_with("//! "), "{} does not open with its duty", path.display());
     }
 }

@@ -95,6 +95,7 @@ impl Categories {
         self.uncategorized
     }
 
+    /// All codes, in the order of their ids.
     pub fn codes(&self) -> impl Iterator<Item = &str> {
         self.sorted.iter().map(|c| c.code.as_str())
     }

@@ -16,6 +16,11 @@ impl Month {
         (year <= 9999 && (1..=12).contains(&month)).then(|| Month(year * 12 + month - 1))
     }
 
+    /// Months from January of year 0.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     pub fn year(self) -> u32 {
         self.0 / 12
     }

@@ -30,6 +30,8 @@ pub struct Zone {
     months: MonthRange,
     /// The instant at which each month begins, and at last the end of the last one.
     month_edges: Vec<i64>,
+    /// The day, since 1970, on which each month begins, and at last the one behind the last.
+    first_days: Vec<i32>,
 }
 
 const DAY_SECONDS: i64 = 86_400;
@@ -51,9 +53,10 @@ impl Zone {
             chrono_tz::UTC => Vec::new(),
             _ => transitions(first, last, offset),
         };
-        let mut this = Zone { first_offset: offset(first), transitions, months, month_edges: Vec::new() };
-        let first_days = months.iter().map(|m| m.first_day()).chain([end_day(months)]);
-        this.month_edges = first_days.map(|day| this.first_instant_of(day)).collect();
+        let first_days: Vec<i32> = months.iter().map(|m| m.first_day()).chain([end_day(months)]).collect();
+        let first_offset = offset(first);
+        let mut this = Zone { first_offset, transitions, months, month_edges: Vec::new(), first_days };
+        this.month_edges = this.first_days.iter().map(|day| this.first_instant_of(*day)).collect();
         Some(this)
     }
 
@@ -77,6 +80,21 @@ impl Zone {
             index += 1;
         }
         Some(index as u32)
+    }
+
+    /// Whether an instant lies in the month of this index.
+    #[inline]
+    pub fn holds(&self, index: u32, at_seconds: i64) -> bool {
+        let edges = &self.month_edges[index as usize..index as usize + 2];
+        edges[0] <= at_seconds && at_seconds < edges[1]
+    }
+
+    /// The first day, since 1970, of the month of this index and of the next month; none outside
+    /// the job's months.
+    #[inline]
+    pub fn days_of(&self, index: u32) -> Option<(i32, i32)> {
+        let index = index as usize;
+        Some((*self.first_days.get(index)?, *self.first_days.get(index + 1)?))
     }
 
     /// The month of an index below `months().count()`.

@@ -1,28 +1,26 @@
-//! The map on one machine: rayon workers over splits.
+//! The map on one machine: rayon workers over splits, and over the blocks of archives.
 //!
 //! In: the objects to read, the rules, the partitions. Out: an outcome per object, and the
 //! shuffle full of movements.
-//! Invariant: splits are taken front to back, each by one worker; bytes planned are bytes read,
-//! or the run stops; outcomes do not depend on who took what.
+//! Invariant: every piece is mapped once; bytes planned are bytes read, or the run stops; outcomes
+//! do not depend on who took what.
 
+use super::feed::{Feed, Given, PieceId, Task};
+use super::read::scan;
+use super::sample::partition_by_sample;
 use super::shuffle::Shuffle;
-use crate::domain::month::Month;
-use crate::domain::zone::Zone;
 use crate::error::{Error, Result};
-use crate::input::fetch;
+use crate::input::fetch::Compression;
 use crate::input::plan::{LogObject, Split, splits};
 use crate::kernel::categorize::Categorizer;
-use crate::kernel::content::Content;
 use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder};
 use crate::kernel::memo::{Memo, MemoCounts};
-use crate::kernel::parse::{Line, parse_line};
 use crate::kernel::partition::{Partitioner, Scatter};
-use crate::kernel::scan::{Block, Scanner};
-use crate::limits::{PARTITION_ROWS_TARGET, PARTITIONS_MAX, READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
-use rayon::prelude::*;
-use std::collections::BTreeSet;
+use crate::kernel::scan::Block;
+use crate::limits::{PIECE_BYTES, READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How the work is cut and how much memory it may hold. Results never depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -62,20 +60,24 @@ pub struct Mapped {
     pub memo: MemoCounts,
 }
 
-/// Keeps what a worker recorded on a split.
+/// Keeps what a worker recorded on a piece.
 pub trait Record: Sync {
     type Recorder: Recorder;
-    /// A recorder for one split.
+    /// A recorder for one piece.
     fn start(&self) -> Self::Recorder;
-    /// Called once per split, in any order; `index` counts splits front to back, `lines` are the
-    /// lines of this one.
-    fn finish(&self, split: Split, index: usize, lines: u64, recorder: Self::Recorder) -> Result<()>;
+    /// Called once per piece, in any order; `lines` are the lines of this one.
+    fn finish(&self, piece: PieceId, lines: u64, recorder: Self::Recorder) -> Result<()>;
+    /// Called once per split, with the number of its pieces.
+    fn end(&self, split: usize, pieces: usize) -> Result<()>;
 }
 
 impl Record for () {
     type Recorder = ();
     fn start(&self) {}
-    fn finish(&self, _: Split, _: usize, _: u64, _: ()) -> Result<()> {
+    fn finish(&self, _: PieceId, _: u64, _: ()) -> Result<()> {
+        Ok(())
+    }
+    fn end(&self, _: usize, _: usize) -> Result<()> {
         Ok(())
     }
 }
@@ -89,23 +91,39 @@ struct Work<'a, R> {
     shuffle: &'a Shuffle,
     tuning: &'a Tuning,
     record: &'a R,
-    on_bytes: &'a (dyn Fn(u64) + Sync),
-    next: AtomicUsize,
+    on_read: &'a OnRead<'a>,
+    feed: Feed,
     /// By object.
     reject_bytes: Vec<AtomicU64>,
-    outcomes: Mutex<Vec<Option<ObjectOutcome>>>,
-    failure: Mutex<Option<Error>>,
+    mapped: Mutex<BySplit>,
     memo: Mutex<MemoCounts>,
 }
 
-/// Maps all objects. `on_bytes` hears of progress.
+/// What the splits came to.
+#[derive(Default)]
+struct BySplit {
+    outcomes: BTreeMap<PieceId, Outcome>,
+    /// How many pieces each split had, or why it could not be read to its end.
+    ends: BTreeMap<usize, Result<usize, String>>,
+}
+
+/// One worker's memory.
+struct Hands<'a> {
+    memo: Memo<'a>,
+    scatter: Scatter<'a, &'a Shuffle>,
+}
+
+/// Hears of progress: bytes as they lie in the store, and lines.
+pub type OnRead<'a> = dyn Fn(u64, u64) + Sync + 'a;
+
+/// Maps all objects.
 pub fn map<R: Record>(
     objects: &[LogObject],
     rules: &MapRules,
     categorizer: &Categorizer,
     tuning: &Tuning,
     record: &R,
-    on_bytes: &(dyn Fn(u64) + Sync),
+    on_read: &OnRead,
 ) -> Result<Mapped> {
     let splits = splits(objects, tuning.split_bytes);
     let partitioner = partition_by_sample(objects, rules)?;
@@ -120,162 +138,160 @@ pub fn map<R: Record>(
         shuffle: &shuffle,
         tuning,
         record,
-        on_bytes,
-        next: AtomicUsize::new(0),
+        on_read,
+        feed: Feed::new(splits.len(), pool.current_num_threads()),
         reject_bytes: objects.iter().map(|_| AtomicU64::new(0)).collect(),
-        outcomes: Mutex::new(vec![None; splits.len()]),
-        failure: Mutex::new(None),
+        mapped: Mutex::default(),
         memo: Mutex::default(),
     };
-    let workers = pool.current_num_threads().min(splits.len().max(1));
+    let workers = pool.current_num_threads();
     pool.in_place_scope(|scope| (0..workers).for_each(|_| scope.spawn(|_| work.run_worker())));
-    if let Some(failure) = work.failure.into_inner().expect("no thread panics while it holds this") {
-        return Err(failure);
-    }
+    work.feed.finish()?;
     let memo = work.memo.into_inner().expect("no thread panics while it holds this");
-    let by_split = work.outcomes.into_inner().expect("no thread panics while it holds this");
+    let mapped = work.mapped.into_inner().expect("no thread panics while it holds this");
     // An object that changed underneath explains bytes that do not add up, so it is asked first.
     objects.iter().try_for_each(LogObject::still_as_planned)?;
-    let outcomes = by_object(objects, &splits, by_split)?;
+    let reject_bytes = work.reject_bytes.into_iter().map(AtomicU64::into_inner).collect::<Vec<_>>();
+    let outcomes = by_object(objects, &splits, mapped, &reject_bytes)?;
     Ok(Mapped { outcomes, shuffle, partitioner, memo })
 }
 
 impl<'a, R: Record> Work<'a, R> {
     fn run_worker(&self) {
-        let mut memo = Memo::new(self.categorizer);
-        let mut scatter = Scatter::new(self.partitioner, self.shuffle);
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.splits.len() || self.failure.lock().is_ok_and(|f| f.is_some()) {
-                break;
-            }
-            match self.map_split(index, &mut memo, &mut scatter) {
-                Ok(outcome) => {
-                    self.outcomes.lock().expect("no thread panics in here")[index] = Some(outcome);
+        let mut hands = Hands {
+            memo: Memo::new(self.categorizer),
+            scatter: Scatter::new(self.partitioner, self.shuffle),
+        };
+        while let Some(task) = self.feed.next() {
+            let done = match task {
+                Task::Split(index) => self.map_split(index, &mut hands),
+                Task::Piece(piece) => {
+                    let done = self.map_piece(piece.id, piece.block(), &mut hands);
+                    self.feed.take_back(piece);
+                    done
                 }
-                Err(error) => {
-                    self.failure.lock().expect("no thread panics in here").get_or_insert(error);
-                }
+            };
+            if let Err(error) = done {
+                self.feed.fail(error);
             }
         }
-        scatter.finish();
+        hands.scatter.finish();
         let mut sum = self.memo.lock().expect("no thread panics in here");
-        *sum = sum.plus(memo.counts);
+        *sum = sum.plus(hands.memo.counts);
     }
 
-    fn map_split<'w>(
-        &self,
-        index: usize,
-        memo: &'w mut Memo<'a>,
-        scatter: &'w mut Scatter<'a, &'a Shuffle>,
-    ) -> Result<ObjectOutcome> {
+    /// A stretch of a plain object is one piece. An archive is read by one worker, block by block;
+    /// each block is a piece for whoever has time.
+    fn map_split(&self, index: usize, hands: &mut Hands<'a>) -> Result<()> {
         let split = self.splits[index];
         let object = &self.objects[split.object];
+        let (pieces, read) = match object.compression {
+            Compression::None => {
+                let id = PieceId { split: index, sequence: 0 };
+                (
+                    1,
+                    self.map_blocks(id, hands, |on_block| {
+                        scan(object, split, self.tuning.read_bytes, on_block)
+                    })?,
+                )
+            }
+            _ => {
+                let _reading = self.feed.start_reading();
+                let (mut sequence, mut failure) = (0, None);
+                let read = scan(object, split, PIECE_BYTES, |block, bytes| {
+                    (self.on_read)(bytes, 0);
+                    let id = PieceId { split: index, sequence };
+                    sequence += 1;
+                    let done = match self.feed.give(id, block) {
+                        Given::Taken => Ok(()),
+                        Given::Back(block) => self.map_piece(id, block, hands),
+                    };
+                    failure = done.err();
+                    failure.is_none() && !self.feed.has_failed() && !self.rejects_too_much(split)
+                })?;
+                match failure {
+                    Some(error) => return Err(error),
+                    None => (sequence, read),
+                }
+            }
+        };
+        self.record.end(index, pieces)?;
+        let mut mapped = self.mapped.lock().expect("no thread panics in here");
+        mapped.ends.insert(index, read.map(|()| pieces));
+        Ok(())
+    }
+
+    fn map_piece(&self, id: PieceId, block: Block, hands: &mut Hands<'a>) -> Result<()> {
+        let mut block = Some(block);
+        let one = |on_block: &mut dyn FnMut(Block, u64) -> bool| {
+            on_block(block.take().expect("a piece is one block"), 0);
+            Ok(Ok(()))
+        };
+        self.map_blocks(id, hands, one).map(drop)
+    }
+
+    /// Maps the blocks of one piece, as `read` hands them over until it hears that it is enough.
+    fn map_blocks(
+        &self,
+        id: PieceId,
+        hands: &mut Hands<'a>,
+        read: impl FnOnce(&mut dyn FnMut(Block, u64) -> bool) -> Result<Result<(), String>>,
+    ) -> Result<Result<(), String>> {
+        let split = self.splits[id.split];
+        let Hands { memo, scatter } = hands;
         let mut mapper = Mapper::new(self.rules, memo, scatter, self.record.start());
-        let rejected = &self.reject_bytes[split.object];
-        let read = scan(object, split, self.tuning.read_bytes, |block, bytes| {
-            let before = mapper.reject_bytes();
+        let read = read(&mut |block, bytes| {
+            let (reject_bytes, lines) = (mapper.reject_bytes(), mapper.lines());
             mapper.map(block);
-            (self.on_bytes)(bytes);
-            let more = mapper.reject_bytes() - before;
-            rejected.fetch_add(more, Ordering::Relaxed) + more <= REJECT_BYTES_MAX
+            (self.on_read)(bytes, mapper.lines() - lines);
+            let more = mapper.reject_bytes() - reject_bytes;
+            self.reject_bytes[split.object].fetch_add(more, Ordering::Relaxed);
+            !self.rejects_too_much(split) && !self.feed.has_failed()
         })?;
         let (outcome, recorder) = mapper.finish();
-        self.record.finish(split, index, outcome.lines, recorder)?;
-        if rejected.load(Ordering::Relaxed) > REJECT_BYTES_MAX {
-            let most = REJECT_BYTES_MAX >> 20;
-            return Ok(Err(format!(
-                "its rejected lines take more than {most} MiB; it may be no transaction log"
-            )));
-        }
-        Ok(read.map(|()| outcome))
+        self.record.finish(id, outcome.lines, recorder)?;
+        self.mapped.lock().expect("no thread panics in here").outcomes.insert(id, outcome);
+        Ok(read)
+    }
+
+    fn rejects_too_much(&self, split: Split) -> bool {
+        self.reject_bytes[split.object].load(Ordering::Relaxed) > REJECT_BYTES_MAX
     }
 }
 
-/// Reads the lines of a split until `on_block`, which hears how many bytes the block took, has
-/// seen enough. The inner error is damage: the object cannot be read to its end.
-pub fn scan(
-    object: &LogObject,
-    split: Split,
-    read_bytes: usize,
-    mut on_block: impl FnMut(Block, u64) -> bool,
-) -> Result<Result<(), String>> {
-    let reader = fetch::open(object, split.start.saturating_sub(1), split.end)?;
-    let mut scanner = match Scanner::new(reader, split.start, split.end, read_bytes) {
-        Ok(scanner) => scanner,
-        Err(error) => return fetch::failure(error).map(Err),
-    };
-    loop {
-        match scanner.next_block() {
-            Ok(Some(block)) => {
-                let bytes = block.line_bytes();
-                if !on_block(block, bytes) {
-                    return Ok(Ok(()));
-                }
-            }
-            Ok(None) => return Ok(Ok(())),
-            Err(error) => return fetch::failure(error).map(Err),
-        }
-    }
-}
-
-/// What an object says, read for nothing but that. The inner error is damage.
-pub fn content(object: &LogObject) -> Result<Result<Content, String>> {
-    let mut content = Content::default();
-    let whole = Split { object: 0, start: 0, end: u64::MAX };
-    let read = scan(object, whole, READ_BYTES, |block, _| {
-        match block {
-            Block::Overlong { head, .. } => content.add(head),
-            Block::Lines { bytes, .. } => {
-                bytes.split_inclusive(|b| *b == b'\n').for_each(|line| content.add(line));
-            }
-        }
-        true
-    })?;
-    Ok(read.map(|()| content))
-}
-
-/// The months that the objects touch, read for nothing but that.
-pub fn months_of(objects: &[LogObject], zone: &Zone, tuning: &Tuning) -> Result<BTreeSet<Month>> {
-    let of_split = |split: Split| {
-        let mut months = BTreeSet::new();
-        let damage = scan(&objects[split.object], split, tuning.read_bytes, |block, _| {
-            let Block::Lines { bytes, .. } = block else { return true };
-            for line in bytes.split(|b| *b == b'\n') {
-                if let Line::Transaction(transaction) = parse_line(line, zone) {
-                    months.insert(transaction.month);
-                }
-            }
-            true
-        })?;
-        // What a damaged object says does not count.
-        Ok(if damage.is_ok() { months } else { BTreeSet::new() })
-    };
-    let splits = splits(objects, tuning.split_bytes).into_par_iter();
-    let union = |mut all: BTreeSet<Month>, more| {
-        all.extend(more);
-        Ok(all)
-    };
-    tuning.pool()?.install(|| splits.map(of_split).try_reduce(BTreeSet::new, union))
-}
-
-/// Adds up the splits of each object in their order.
+/// Adds up the pieces of each object in their order.
 fn by_object(
     objects: &[LogObject],
     splits: &[Split],
-    by_split: Vec<Option<ObjectOutcome>>,
+    mapped: BySplit,
+    reject_bytes: &[u64],
 ) -> Result<Vec<ObjectOutcome>> {
     let mut outcomes: Vec<ObjectOutcome> = vec![Ok(Outcome::default()); objects.len()];
-    for (split, outcome) in splits.iter().zip(by_split) {
-        let outcome = outcome.ok_or_else(|| Error::invariant("a split was not mapped"))?;
+    let (mut ends, mut pieces) = (mapped.ends, mapped.outcomes.into_iter().peekable());
+    for (index, split) in splits.iter().enumerate() {
         let sum = &mut outcomes[split.object];
-        match (sum.as_mut(), outcome) {
-            (Ok(sum), Ok(next)) => sum.append(next),
-            (Ok(_), Err(damage)) => *sum = Err(damage),
-            (Err(_), _) => {}
+        let mut count = 0;
+        while let Some((id, outcome)) = pieces.next_if(|(id, _)| id.split == index) {
+            if id.sequence != count {
+                return Err(Error::invariant("a piece was not mapped").at(&objects[split.object].name));
+            }
+            count += 1;
+            if let Ok(sum) = sum {
+                sum.append(outcome);
+            }
+        }
+        match ends.remove(&index) {
+            Some(Ok(pieces)) if pieces == count => {}
+            Some(Err(damage)) => *sum = Err(damage),
+            _ => return Err(Error::invariant("a split was not mapped").at(&objects[split.object].name)),
         }
     }
-    for (object, outcome) in objects.iter().zip(&outcomes) {
+    for ((object, outcome), reject_bytes) in objects.iter().zip(&mut outcomes).zip(reject_bytes) {
+        if *reject_bytes > REJECT_BYTES_MAX {
+            let most = REJECT_BYTES_MAX >> 20;
+            let what = format!("its rejected lines take more than {most} MiB; it may be no transaction log");
+            *outcome = Err(what);
+        }
         if let Ok(outcome) = outcome {
             check_bytes(object, outcome)?;
         }
@@ -291,7 +307,7 @@ fn check_bytes(object: &LogObject, outcome: &Outcome) -> Result<()> {
         return Err(Error::invariant(what).at(&object.name));
     }
     let skipped = object.size_bytes.checked_sub(outcome.line_bytes);
-    let whole = object.compression != fetch::Compression::None || matches!(skipped, Some(0 | 3));
+    let whole = object.compression != Compression::None || matches!(skipped, Some(0 | 3));
     match whole {
         true => Ok(()),
         false => {
@@ -299,54 +315,4 @@ fn check_bytes(object: &LogObject, outcome: &Outcome) -> Result<()> {
             Err(Error::invariant(what).at(&object.name))
         }
     }
-}
-
-/// Objects that are looked at, and bytes of each, for a sample of users.
-const SAMPLE_OBJECTS: usize = 64;
-/// Of all plain objects together: logs sorted by user must be looked at in many places.
-const SAMPLE_STRETCHES: u64 = 256;
-const SAMPLE_BYTES: usize = 16 * 1024;
-/// What an archive holds per byte, about: enough to choose a number of partitions.
-const ARCHIVE_RATIO: u64 = 5;
-
-/// Chooses partitions by the users in a sample of lines. A bad sample costs time, never a cent.
-fn partition_by_sample(objects: &[LogObject], rules: &MapRules) -> Result<Partitioner> {
-    let (mut users, mut bytes) = (Vec::new(), 0u64);
-    for object in objects.iter().step_by(objects.len().div_ceil(SAMPLE_OBJECTS).max(1)) {
-        let stretches = match object.compression {
-            fetch::Compression::None => (SAMPLE_STRETCHES / objects.len() as u64).max(1),
-            _ => 1,
-        };
-        for stretch in 0..stretches {
-            let start = object.size_bytes / stretches * stretch;
-            bytes += sample(object, start, rules, &mut users)?;
-        }
-    }
-    let content = |object: &LogObject| match object.compression {
-        fetch::Compression::None => object.size_bytes,
-        _ => object.size_bytes * ARCHIVE_RATIO,
-    };
-    let total: u64 = objects.iter().map(content).sum();
-    let line_bytes = bytes / (users.len() as u64).max(1);
-    let count = (total / line_bytes.max(1)).div_ceil(PARTITION_ROWS_TARGET) as usize;
-    Ok(Partitioner::from_sample(users, count.clamp(1, PARTITIONS_MAX)))
-}
-
-/// Adds the users of some lines from `start` on; the bytes of those lines.
-fn sample(object: &LogObject, start: u64, rules: &MapRules, users: &mut Vec<u64>) -> Result<u64> {
-    let end = start + SAMPLE_BYTES as u64;
-    let reader = std::io::Read::take(fetch::open(object, start.saturating_sub(1), end)?, SAMPLE_BYTES as u64);
-    let scanner = Scanner::new(reader, start, u64::MAX, SAMPLE_BYTES);
-    // Damage is found, and told, by the map.
-    let Ok(mut scanner) = scanner else { return Ok(0) };
-    let mut bytes = 0;
-    while let Ok(Some(Block::Lines { bytes: lines, .. })) = scanner.next_block() {
-        bytes += lines.len() as u64;
-        for line in lines.split(|b| *b == b'\n') {
-            if let Line::Transaction(transaction) = parse_line(line, rules.zone) {
-                users.push(transaction.user_id);
-            }
-        }
-    }
-    Ok(bytes)
 }

@@ -3,12 +3,16 @@
 //! In: a plan and the rules. Out: sums by month, outcomes by object, answers to questions.
 //! Invariant: any number of threads, any splits and any order give the same sums.
 
+pub mod ahead;
+pub mod feed;
 pub mod format;
 pub mod local;
 pub mod of_user;
 pub mod raw;
+pub mod read;
 pub mod reduce;
 pub mod rows;
+pub mod sample;
 pub mod settle;
 pub mod shuffle;
 pub mod sql;

@@ -4,7 +4,8 @@
 //! and line. Invariant: the rows are those a run would count for this user and month, in the order
 //! of objects and lines; only the user's own lines are parsed.
 
-use super::local::{Tuning, scan};
+use super::local::Tuning;
+use super::read::scan;
 use super::rows::{Row, SplitRows};
 use crate::domain::month::Month;
 use crate::domain::zone::Zone;

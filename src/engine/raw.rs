@@ -4,7 +4,7 @@
 //! Invariant: rows are those a run would count, in the order of their lines; rejected lines are
 //! no rows, and their number is told.
 
-use super::local::scan;
+use super::read::scan;
 use super::rows::{SplitRows, columns};
 use super::sql::{StreamMaker, streaming_table};
 use crate::domain::category::Categories;
@@ -15,7 +15,7 @@ use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Mapper};
 use crate::kernel::keyed::Key;
 use crate::kernel::memo::Memo;
-use crate::kernel::partition::{ChunkSink, Movement, Partitioner, Scatter};
+use crate::kernel::partition::{Chunk, ChunkSink, Partitioner, Sample, Scatter};
 use crate::limits::READ_BYTES;
 use crate::schema;
 use arrow::array::{ArrayRef, Date32Array, RecordBatch};
@@ -66,15 +66,16 @@ pub fn table(logs: Arc<RawLogs>, readers: usize) -> Arc<dyn TableProvider> {
 struct Nowhere;
 
 impl ChunkSink for Nowhere {
-    fn take(&mut self, _: usize, _: Vec<Movement>) {}
+    fn take(&mut self, _: usize, _: Chunk) {}
 }
 
 impl RawLogs {
     /// Reads one object, a batch per block and month.
     fn read(&self, index: usize, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
         let object = &self.objects[index];
-        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None };
-        let partitioner = Partitioner::from_sample(Vec::new(), 1);
+        let categories = self.categories.count();
+        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None, categories };
+        let partitioner = Partitioner::from_sample(Sample::default(), 1, 1);
         let (mut memo, mut scatter) = (Memo::new(&self.categorizer), Scatter::new(&partitioner, Nowhere));
         let whole = Split { object: index, start: 0, end: u64::MAX };
         let (mut line, mut wanted, mut failure) = (0, true, None);

@@ -1,19 +1,21 @@
 //! The reduce: movements and what is published add up to the closing groups of each month.
 //!
-//! In: a full shuffle, the opening months. Out: closing groups, month by month, in the order of
-//! users. Invariant: closing = opening + movements; each month's groups are handed over with
-//! strictly rising keys, and no user is cut in two by a hand-over.
+//! In: a full shuffle, the published parts of the touched months. Out: closing groups, month by
+//! month, in the order of users. Partitions are added up and parts decoded ahead, on the pool; what
+//! is left for the caller's thread is to merge.
+//! Invariant: closing = opening + movements; each month's groups are handed over with strictly
+//! rising keys, and no user is cut in two by a hand-over.
 
+use super::ahead::Ahead;
 use super::local::Mapped;
 use crate::domain::category::Categories;
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use crate::input::published::OpeningMonth;
+use crate::input::published::OpeningPart;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, Sums, merge, sum_up};
-use rayon::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// What passed through the reduce.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,96 +27,143 @@ pub struct Reduced {
     pub opening: GroupTotals,
 }
 
-/// One stretch of users of one month.
-struct Stretch {
-    month: Month,
-    opening: GroupTotals,
-    closing: Vec<Spend>,
+/// What to reduce.
+pub struct Reduction<'a> {
+    pub mapped: &'a Mapped,
+    /// Of the touched months, in the order of their first users.
+    pub openings: &'a [OpeningPart],
+    pub months: MonthRange,
+    pub categories: &'a Categories,
+    pub key: Key,
 }
 
-/// Adds up window after window of partitions. `on_groups` takes the closing groups.
+/// Groups of one published part that were not merged yet.
+type Decoded = (Vec<Spend>, GroupTotals);
+
+impl Reduction<'_> {
+    fn sum(&self, partition: usize) -> Result<Sums> {
+        let packing = self.mapped.partitioner.packing(partition);
+        sum_up(self.mapped.shuffle.take_partition(partition)?, packing).map_err(overflow)
+    }
+
+    fn decode(&self, part: &OpeningPart) -> Result<Decoded> {
+        let groups = part.read(self.categories)?;
+        let totals = GroupTotals::of(self.key, part.month, &groups);
+        Ok((groups, totals))
+    }
+}
+
+/// Adds up partition after partition. `on_groups` takes the closing groups.
 pub fn reduce(
-    mapped: &Mapped,
-    openings: &mut [OpeningMonth],
-    months: MonthRange,
-    categories: &Categories,
-    key: Key,
+    reduction: &Reduction,
     pool: &rayon::ThreadPool,
     on_groups: &mut dyn FnMut(Month, Vec<Spend>) -> Result<()>,
 ) -> Result<Reduced> {
-    let window = pool.current_num_threads() * 4;
-    let mut reduced = Reduced::default();
-    let partitions: Vec<usize> = (0..mapped.partitioner.count()).collect();
-    for partitions in partitions.chunks(window) {
-        let end = partitions.last().and_then(|last| mapped.partitioner.end(*last));
-        let sum = |partition: &usize| {
-            let mut movements = mapped.shuffle.take_partition(*partition)?;
-            sum_up(&mut movements).map_err(overflow)
-        };
-        let sums: Vec<Sums> = pool.install(|| partitions.par_iter().map(sum).collect::<Result<_>>())?;
-        for sum in &sums {
-            reduced.rows += sum.rows;
-            reduced.positive_cents += sum.positive_cents;
-            reduced.negative_cents += sum.negative_cents;
-        }
-        // A window may hold few new users and a whole published month: it is taken part by part.
-        let before_end = |start: &u64| end.is_none_or(|end| *start < end);
-        let starts = openings.iter().flat_map(|opening| opening.part_starts()).filter(before_end);
-        let ends: BTreeSet<u64> = starts.filter(|start| *start > 0).collect();
-        let mut movements: Vec<Movements> =
-            openings.iter().map(|opening| Movements::of(opening.month, &sums, months)).collect();
-        for end in ends.into_iter().map(Some).chain([end]) {
-            let close = |(opening, movements): (&mut OpeningMonth, &mut Movements)| {
-                close(opening, movements, end, categories, key)
-            };
-            let pairs = openings.par_iter_mut().zip(movements.par_iter_mut());
-            let stretches: Vec<Stretch> = pool.install(|| pairs.map(close).collect::<Result<_>>())?;
-            for stretch in stretches {
-                reduced.opening = reduced.opening.plus(stretch.opening);
-                on_groups(stretch.month, stretch.closing)?;
+    let most = pool.current_num_threads() + 1;
+    let partitioner = &reduction.mapped.partitioner;
+    let sum = |partition| reduction.sum(partition);
+    let decode = |part| reduction.decode(part);
+    pool.in_place_scope(|scope| {
+        let mut sums = Ahead::new(scope, 0..partitioner.count(), &sum, 2 * most);
+        let mut decoded = Ahead::new(scope, reduction.openings.iter(), &decode, most);
+        let mut parts = reduction.openings.iter().peekable();
+        let mut reduced = Reduced::default();
+        let mut merging: BTreeMap<Month, Merging> = BTreeMap::new();
+        for partition in 0..partitioner.count() {
+            let end = partitioner.end(partition);
+            let sums = sums.next().expect("each partition is summed")?;
+            reduced.add(&sums);
+            for (index, groups) in sums.months {
+                let month = reduction.months.first.plus(index).expect("parsing checked the month");
+                merging.entry(month).or_default().move_on(groups);
+            }
+            // Many parts may begin in one partition: each is taken when those before it are done.
+            while let Some(part) = parts.next_if(|part| end.is_none_or(|end| part.first_user < end)) {
+                let (groups, totals) = decoded.next().expect("each part is decoded")?;
+                reduced.opening = reduced.opening.plus(totals);
+                let of_month = merging.entry(part.month).or_default();
+                of_month.close_until(Some(part.first_user), |groups| on_groups(part.month, groups))?;
+                of_month.open(groups, part)?;
+            }
+            for (month, merging) in &mut merging {
+                merging.close_until(end, |groups| on_groups(*month, groups))?;
             }
         }
+        assert!(parts.next().is_none(), "behind the last partition there is no user");
+        Ok(reduced)
+    })
+}
+
+impl Reduced {
+    fn add(&mut self, sums: &Sums) {
+        self.rows += sums.rows;
+        self.positive_cents += sums.positive_cents;
+        self.negative_cents += sums.negative_cents;
     }
-    Ok(reduced)
 }
 
 fn overflow(_: Overflow) -> Error {
     Error::invariant("a monthly sum leaves DECIMAL(18,2)")
 }
 
-/// The movements of one month in a window of partitions, taken from the first user to the last.
-struct Movements {
-    groups: Vec<Spend>,
-    taken: usize,
+/// One month on its way from the first user to the last: the rest of one published part and of
+/// the movements of one partition.
+#[derive(Default)]
+struct Merging {
+    published: Vec<Spend>,
+    published_taken: usize,
+    movements: Vec<Spend>,
+    movements_taken: usize,
 }
 
-impl Movements {
-    /// Partitions are rising ranges of users, so their groups follow each other in order.
-    fn of(month: Month, sums: &[Sums], months: MonthRange) -> Movements {
-        let index = month.since(months.first);
-        let of_month = sums.iter().flat_map(|sums| sums.months.iter().filter(|(m, _)| Some(*m) == index));
-        Movements { groups: of_month.flat_map(|(_, groups)| groups.iter().copied()).collect(), taken: 0 }
+impl Merging {
+    /// The movements of the next partition.
+    fn move_on(&mut self, movements: Vec<Spend>) {
+        assert_eq!(self.movements_taken, self.movements.len(), "a partition is closed before the next");
+        (self.movements, self.movements_taken) = (movements, 0);
     }
 
-    /// The groups of users before `end` that were not taken yet.
-    fn take_until(&mut self, end: Option<u64>) -> &[Spend] {
-        let rest = &self.groups[self.taken..];
-        let count = rest.partition_point(|group| end.is_none_or(|end| group.user_id < end));
-        self.taken += count;
-        &rest[..count]
+    /// The next published part. Errors when it shares users with the one before it.
+    fn open(&mut self, published: Vec<Spend>, part: &OpeningPart) -> Result<()> {
+        let rises = published.first().is_none_or(|first| first.user_id >= part.first_user);
+        if self.published_taken < self.published.len() || !rises {
+            return Err(Error::invariant("the parts of a month share users").at(&part.place.shown));
+        }
+        (self.published, self.published_taken) = (published, 0);
+        Ok(())
+    }
+
+    /// Hands over the groups of all users before `end` that were not yet.
+    fn close_until(
+        &mut self,
+        end: Option<u64>,
+        mut on_groups: impl FnMut(Vec<Spend>) -> Result<()>,
+    ) -> Result<()> {
+        let published = take_until(&self.published, &mut self.published_taken, end);
+        if published.is_empty() && self.movements_taken == 0 && is_before(&self.movements, end) {
+            // Nothing to merge with: the usual case of a month that is new.
+            let movements = std::mem::take(&mut self.movements);
+            return if movements.is_empty() { Ok(()) } else { on_groups(movements) };
+        }
+        let movements = take_until(&self.movements, &mut self.movements_taken, end);
+        match merge(published, movements).map_err(overflow)? {
+            merged if merged.is_empty() => Ok(()),
+            merged => on_groups(merged),
+        }
     }
 }
 
-/// Merges the movements of one month up to a user with what was published of the same users.
-fn close(
-    opening: &mut OpeningMonth,
-    movements: &mut Movements,
-    end: Option<u64>,
-    categories: &Categories,
-    key: Key,
-) -> Result<Stretch> {
-    let month = opening.month;
-    let published = opening.take_until(end, categories)?;
-    let closing = merge(&published, movements.take_until(end)).map_err(overflow)?;
-    Ok(Stretch { month, opening: GroupTotals::of(key, month, &published), closing })
+fn is_before(groups: &[Spend], end: Option<u64>) -> bool {
+    groups.last().is_none_or(|last| end.is_none_or(|end| last.user_id < end))
+}
+
+/// The groups of users before `end` that were not taken yet.
+fn take_until<'g>(groups: &'g [Spend], taken: &mut usize, end: Option<u64>) -> &'g [Spend] {
+    let rest = &groups[*taken..];
+    let count = match is_before(rest, end) {
+        true => rest.len(),
+        false => rest.partition_point(|group| end.is_none_or(|end| group.user_id < end)),
+    };
+    *taken += count;
+    &rest[..count]
 }

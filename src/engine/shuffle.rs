@@ -1,23 +1,29 @@
 //! Between map and reduce: movements by partition, in memory up to a limit and on disk beyond it.
 //!
-//! In: chunks of a partition from any worker. Out: all movements of one partition.
+//! In: chunks of a partition from any worker. Out: all chunks of one partition.
 //! Invariant: movements in = movements out; chunks held in memory stay within the limit, give or
 //! take one chunk per worker.
 
 use crate::error::{Error, Result};
-use crate::kernel::partition::{ChunkSink, Movement};
+use crate::kernel::partition::{Chunk, ChunkSink, Movement};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const MOVEMENT_BYTES: u64 = 16;
-
 #[derive(Default)]
 struct Slot {
-    chunks: Vec<Vec<Movement>>,
-    /// Where in the spill file more of this partition lies: (offset, movements).
-    spilled: Vec<(u64, u64)>,
+    chunks: Vec<Chunk>,
+    /// More of this partition, on disk.
+    spilled: Vec<Spilled>,
+}
+
+/// Where in the spill file movements lie, one behind the other.
+#[derive(Clone, Copy)]
+struct Spilled {
+    offset: u64,
+    packed: usize,
+    wide: usize,
 }
 
 pub struct Shuffle {
@@ -47,23 +53,19 @@ impl Shuffle {
     }
 
     /// All movements of a partition, in no order. Errors: the spill file failed.
-    pub fn take_partition(&self, partition: usize) -> Result<Vec<Movement>> {
+    pub fn take_partition(&self, partition: usize) -> Result<Vec<Chunk>> {
         let slot = std::mem::take(&mut *self.slots[partition].lock().expect("no thread panics in here"));
-        let in_memory: usize = slot.chunks.iter().map(Vec::len).sum();
-        let on_disk: u64 = slot.spilled.iter().map(|s| s.1).sum();
-        let mut movements = Vec::with_capacity(in_memory + on_disk as usize);
-        for chunk in &slot.chunks {
-            movements.extend_from_slice(chunk);
-            self.held_bytes.fetch_sub(chunk_bytes(chunk), Ordering::Relaxed);
-        }
+        let mut chunks = slot.chunks;
+        self.held_bytes.fetch_sub(chunks.iter().map(Chunk::held_bytes).sum(), Ordering::Relaxed);
         let mut spill = self.spill.lock().expect("no thread panics in here");
         if let Some(failure) = spill.failure.take() {
             return Err(Error::from(failure).at("spill file").advise("make room in the temporary folder"));
         }
-        for (offset, count) in slot.spilled {
-            spill.read(offset, count, &mut movements).map_err(|e| Error::from(e).at("spill file"))?;
+        for spilled in slot.spilled {
+            let read = spill.read(spilled).map_err(|e| Error::from(e).at("spill file"))?;
+            chunks.extend(read.into_iter().filter(|chunk| chunk.rows() > 0));
         }
-        Ok(movements)
+        Ok(chunks)
     }
 
     /// Moves everything that is held to disk.
@@ -82,45 +84,47 @@ impl Shuffle {
                 // The chunks stay in memory; the failure is told when the partition is taken.
                 Err(failure) => return spill.failure = Some(failure),
             }
-            let freed: u64 = slot.chunks.drain(..).map(|chunk| chunk_bytes(&chunk)).sum();
+            let freed: u64 = slot.chunks.drain(..).map(|chunk| chunk.held_bytes()).sum();
             self.held_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
     }
 }
 
-fn chunk_bytes(chunk: &Vec<Movement>) -> u64 {
-    chunk.capacity() as u64 * MOVEMENT_BYTES
-}
-
 impl Spill {
-    fn write(&mut self, chunks: &[Vec<Movement>]) -> std::io::Result<(u64, u64)> {
+    fn write(&mut self, chunks: &[Chunk]) -> std::io::Result<Spilled> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(tempfile::tempfile()?),
         };
-        let bytes: Vec<u8> = chunks.iter().flatten().flat_map(|m| m.to_bytes()).collect();
+        let (mut packed, mut wide) = (Vec::new(), Vec::new());
+        for chunk in chunks {
+            match chunk {
+                Chunk::Packed(rows) => packed.extend(rows.iter().map(|row| row.to_le_bytes())),
+                Chunk::Wide(rows) => wide.extend(rows.iter().map(|row| row.to_bytes())),
+            }
+        }
         file.seek(SeekFrom::Start(self.written_bytes))?;
-        file.write_all(&bytes)?;
-        let place = (self.written_bytes, bytes.len() as u64 / MOVEMENT_BYTES);
-        self.written_bytes += bytes.len() as u64;
-        Ok(place)
+        file.write_all(packed.as_flattened())?;
+        file.write_all(wide.as_flattened())?;
+        let spilled = Spilled { offset: self.written_bytes, packed: packed.len(), wide: wide.len() };
+        self.written_bytes += (packed.as_flattened().len() + wide.as_flattened().len()) as u64;
+        Ok(spilled)
     }
 
-    fn read(&mut self, offset: u64, count: u64, into: &mut Vec<Movement>) -> std::io::Result<()> {
+    fn read(&mut self, spilled: Spilled) -> std::io::Result<[Chunk; 2]> {
         let file = self.file.as_mut().ok_or(std::io::ErrorKind::NotFound)?;
-        let mut bytes = vec![0; (count * MOVEMENT_BYTES) as usize];
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(&mut bytes)?;
-        let (movements, rest) = bytes.as_chunks::<16>();
-        assert!(rest.is_empty(), "whole movements are spilled");
-        into.extend(movements.iter().map(Movement::from_bytes));
-        Ok(())
+        let (mut packed, mut wide) = (vec![[0; 8]; spilled.packed], vec![[0; 16]; spilled.wide]);
+        file.seek(SeekFrom::Start(spilled.offset))?;
+        file.read_exact(packed.as_flattened_mut())?;
+        file.read_exact(wide.as_flattened_mut())?;
+        let packed = packed.into_iter().map(u64::from_le_bytes).collect();
+        Ok([Chunk::Packed(packed), Chunk::Wide(wide.iter().map(Movement::from_bytes).collect())])
     }
 }
 
 impl ChunkSink for &Shuffle {
-    fn take(&mut self, partition: usize, chunk: Vec<Movement>) {
-        let bytes = chunk_bytes(&chunk);
+    fn take(&mut self, partition: usize, chunk: Chunk) {
+        let bytes = chunk.held_bytes();
         // Counted before it can be seen: whoever spills it takes it off the count.
         let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.slots[partition].lock().expect("no thread panics in here").chunks.push(chunk);
@@ -134,12 +138,14 @@ impl ChunkSink for &Shuffle {
 mod tests {
     use super::*;
     use crate::domain::category::CategoryId;
-    use crate::kernel::partition::{Partitioner, Scatter};
+    use crate::kernel::partition::{Partitioner, Sample, Scatter};
 
     #[test]
     fn what_goes_in_comes_out_with_and_without_spilling() {
         for limit_bytes in [0, 20_000, u64::MAX] {
-            let partitioner = Partitioner::from_sample((0..100).collect(), 7);
+            let mut sample = Sample::default();
+            (0..100).for_each(|user| sample.add(user, 1));
+            let partitioner = Partitioner::from_sample(sample, 7, 3);
             let shuffle = Shuffle::new(partitioner.count(), limit_bytes);
             std::thread::scope(|scope| {
                 for worker in 0..3u64 {
@@ -147,17 +153,33 @@ mod tests {
                     scope.spawn(move || {
                         let mut scatter = Scatter::new(partitioner, shuffle);
                         (0..5000).for_each(|n| {
-                            scatter.push(Movement::new(n % 100, 1, CategoryId(2), (n * 3 + worker) as i64))
+                            scatter.push(Movement::new(
+                                n % 100,
+                                1 + (n % 90 == 0) as u32,
+                                CategoryId(2),
+                                (n * 3 + worker) as i64,
+                            ))
                         });
                         scatter.finish();
                     });
                 }
             });
             assert_eq!(shuffle.spilled_bytes() > 0, limit_bytes < u64::MAX);
-            let mut all: Vec<Movement> = (0..7).flat_map(|p| shuffle.take_partition(p).unwrap()).collect();
+            let of_partition = |partition: usize| {
+                let (packing, base) = partitioner.packing(partition).unwrap();
+                let chunks = shuffle.take_partition(partition).unwrap();
+                let unpacked = chunks.into_iter().map(move |chunk| match chunk {
+                    Chunk::Packed(rows) => rows.into_iter().map(|row| packing.unpack(base, row)).collect(),
+                    Chunk::Wide(rows) => rows,
+                });
+                unpacked.flatten().collect::<Vec<Movement>>()
+            };
+            let mut all: Vec<Movement> = (0..7).flat_map(of_partition).collect();
             let mut expected: Vec<Movement> = (0..3u64)
                 .flat_map(|w| {
-                    (0..5000).map(move |n| Movement::new(n % 100, 1, CategoryId(2), (n * 3 + w) as i64))
+                    (0..5000).map(move |n| {
+                        Movement::new(n % 100, 1 + (n % 90 == 0) as u32, CategoryId(2), (n * 3 + w) as i64)
+                    })
                 })
                 .collect();
             all.sort_unstable();

@@ -144,7 +144,8 @@ pub fn generate(options: &Options) -> Result<Generated> {
     Ok(generated)
 }
 
-fn check(options: &Options) -> Result<()> {
+/// Errors: options that no data set can be made from.
+pub fn check(options: &Options) -> Result<()> {
     let within = |name: &str, value: u64, most: u64| match (1..=most).contains(&value) {
         true => Ok(()),
         false => Err(Error::unfit(format!("--{name} is {value}")).advise(format!("give 1 to {most}"))),

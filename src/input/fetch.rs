@@ -33,19 +33,39 @@ impl Compression {
     }
 }
 
+/// A reader of an object's content.
+pub struct LogReader {
+    content: Box<dyn Read>,
+    packed_bytes: Option<Rc<Cell<u64>>>,
+}
+
+impl LogReader {
+    /// Of an archive: how many of its own bytes were read so far.
+    pub fn packed_bytes(&self) -> Option<Rc<Cell<u64>>> {
+        self.packed_bytes.clone()
+    }
+}
+
+impl Read for LogReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.content.read(buffer)
+    }
+}
+
 /// A reader that stands at byte `start` of the object's content; `start` is 0 for compressed ones.
 /// Nothing beyond `end` is asked for ahead, but reading may go on there.
-pub fn open(object: &LogObject, start: u64, end: u64) -> Result<Box<dyn Read>> {
+pub fn open(object: &LogObject, start: u64, end: u64) -> Result<LogReader> {
     let raw = Raw::open(object, start, end)?;
     assert!(start == 0 || object.compression == Compression::None, "archives are read from their start");
     let taken = Rc::new(Cell::new(0));
     let counted = Counted { inner: raw, taken: taken.clone() };
     let opened: Box<dyn Read> = match object.compression {
-        Compression::None => return Ok(Box::new(counted.inner)),
+        Compression::None => return Ok(LogReader { content: Box::new(counted.inner), packed_bytes: None }),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(counted)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(counted)?),
     };
-    Ok(Box::new(Bounded { inner: opened, taken, given: 0 }))
+    let packed_bytes = Some(taken.clone());
+    Ok(LogReader { content: Box::new(Bounded { inner: opened, taken, given: 0 }), packed_bytes })
 }
 
 /// What a failed read means: the store failed (the run stops), or the content is damaged (the
@@ -185,8 +205,15 @@ struct Bounded<R> {
 const RATIO_FROM_BYTES: u64 = 1024 * 1024;
 
 impl<R: Read> Read for Bounded<R> {
+    /// Fills the buffer, as far as there is something: decoders give little at a time.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let mut count = 0;
+        while count < buffer.len() {
+            match self.inner.read(&mut buffer[count..])? {
+                0 => break,
+                more => count += more,
+            }
+        }
         self.given += count as u64;
         let most = self.taken.get().saturating_mul(DECOMPRESSION_RATIO_MAX);
         if self.given > RATIO_FROM_BYTES && self.given > most {

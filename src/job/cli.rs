@@ -56,15 +56,20 @@ pub struct RunArgs {
     /// Recompute a month from the raw logs that were counted for it, and replace it
     #[arg(long, value_name = "MONTH")]
     pub rebuild: Option<Month>,
-    /// A page of text, or one JSON object on stdout
+    /// What goes to stdout
     #[arg(long, value_enum, default_value = "human")]
     pub report: ReportForm,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportForm {
+    /// A page of text
     Human,
+    /// One JSON object
     Json,
+    /// A JSON array as charts of benchmarks read it (customSmallerIsBetter of
+    /// github-action-benchmark); jobs of kind "bench" only
+    SmallerIsBetter,
 }
 
 #[derive(Args, Debug)]
@@ -136,7 +141,13 @@ pub struct ScoreArgs {
     #[arg(long, default_value_t = 20)]
     pub top: usize,
     #[arg(long, value_enum, default_value = "human")]
-    pub report: ReportForm,
+    pub report: ScoreForm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScoreForm {
+    Human,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

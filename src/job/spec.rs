@@ -4,7 +4,7 @@
 //! Invariant: every key is known (an unknown one is an error that names the nearest), every value
 //! is of its type and range; relative paths stay as written.
 
-use super::values::{AsOf, Currency, Day, Memory, Months, OneOrMore, Share, Text, TimeZone};
+use super::values::{AsOf, Compress, Currency, Day, Memory, Months, OneOrMore, Share, Text, TimeZone};
 use crate::domain::seller::Country;
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,14 @@ pub const KEYS: &[&str] = &[
     "limits.rejects_max_ratio",
     "limits.memory",
     "limits.threads",
+    "bench.rows",
+    "bench.users",
+    "bench.sellers",
+    "bench.months",
+    "bench.files",
+    "bench.seed",
+    "bench.compress",
+    "bench.runs",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -53,6 +61,19 @@ pub enum JobKind {
     Spending,
     Votes,
     Sql,
+    Bench,
+}
+
+impl JobKind {
+    /// As a job file names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobKind::Spending => "spending",
+            JobKind::Votes => "votes",
+            JobKind::Sql => "sql",
+            JobKind::Bench => "bench",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -64,6 +85,7 @@ pub struct Spec {
     pub query: Option<String>,
     #[serde(default)]
     pub input: Input,
+    #[serde(default)]
     pub output: Output,
     #[serde(default)]
     pub votes: Votes,
@@ -71,6 +93,8 @@ pub struct Spec {
     pub alerts: Alerts,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub bench: Bench,
     /// The folder of the job file.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -97,13 +121,13 @@ pub struct Input {
     pub currency: Text<Currency>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Output {
+    /// Empty where a job publishes nothing that stays.
     pub lake: String,
     /// The table that a job of kind `sql` publishes; its name if not given.
-    #[serde(default)]
     pub table: Option<String>,
-    #[serde(default)]
     pub transactions: bool,
 }
 
@@ -156,6 +180,37 @@ impl Default for Limits {
     }
 }
 
+/// What a job of kind `bench` generates, and how often it runs over it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Bench {
+    pub rows: u64,
+    pub users: u64,
+    pub sellers: u32,
+    pub months: Text<Months>,
+    pub files: u32,
+    pub seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compress>,
+    /// Those that are timed; one more comes before them, to warm up.
+    pub runs: u32,
+}
+
+impl Default for Bench {
+    fn default() -> Bench {
+        Bench {
+            rows: 1_000_000,
+            users: 50_000,
+            sellers: 50_000,
+            months: Text("2025-01..2025-03".parse().expect("a range of months")),
+            files: 4,
+            seed: 7,
+            compress: None,
+            runs: 5,
+        }
+    }
+}
+
 impl Spec {
     /// A job that names no logs and every layer that ships with the program.
     pub fn shipped() -> Spec {
@@ -166,10 +221,11 @@ impl Spec {
             kind: JobKind::Spending,
             query: None,
             input,
-            output: Output { lake: String::new(), table: None, transactions: false },
+            output: Output::default(),
             votes: Votes::default(),
             alerts: Alerts::default(),
             limits: Limits::default(),
+            bench: Bench::default(),
             folder: PathBuf::new(),
         }
     }
@@ -221,16 +277,15 @@ impl Spec {
         if self.output.table.as_ref().is_some_and(|table| !named(table) || table.starts_with('_')) {
             return unfit("`output.table` must be of letters, digits, `-` and `_`, and not begin with `_`");
         }
+        let kind = self.kind.name();
+        let needs = |what: &str| unfit(&format!("a job of kind \"{kind}\" needs {what}"));
         match self.kind {
-            JobKind::Spending if self.input.logs.is_none() => {
-                unfit("a job of kind \"spending\" needs `input.logs`")
-            }
-            JobKind::Votes if self.input.category_overrides.is_none() => {
-                unfit("a job of kind \"votes\" needs `input.category_overrides`")
-            }
-            JobKind::Sql if self.query.is_none() => {
-                unfit("a job of kind \"sql\" needs `query`, an SQL file beside it")
-            }
+            JobKind::Bench if self.bench.runs == 0 => unfit("`bench.runs` must be at least 1"),
+            JobKind::Bench => Ok(self),
+            _ if self.output.lake.is_empty() => needs("`output.lake`"),
+            JobKind::Spending if self.input.logs.is_none() => needs("`input.logs`"),
+            JobKind::Votes if self.input.category_overrides.is_none() => needs("`input.category_overrides`"),
+            JobKind::Sql if self.query.is_none() => needs("`query`, an SQL file beside it"),
             _ => Ok(self),
         }
     }
@@ -333,6 +388,20 @@ mod tests {
     }
 
     #[test]
+    fn a_bench_job_needs_nothing_and_may_ask_for_anything() {
+        const BENCH: &str = "name = \"bench\"\nkind = \"bench\"\n";
+        let spec = Spec::parse(BENCH, "a.toml", &[]).unwrap();
+        assert_eq!((spec.bench.rows, spec.bench.runs, spec.bench.compress), (1_000_000, 5, None));
+        let sets = ["bench.rows=10", "bench.months=2025-01", "bench.compress=zst"];
+        let bench = Spec::parse(BENCH, "a.toml", &sets.map(String::from)).unwrap().bench;
+        assert_eq!((bench.rows, bench.months.0.0.count()), (10, 1));
+        assert_eq!(bench.compress, Some(Compress::Zst));
+        assert_eq!(refusal(BENCH, &["bench.runs=0"]), "a.toml: `bench.runs` must be at least 1");
+        assert!(refusal(BENCH, &["bench.row=1"]).contains("did you mean `bench.rows`?"));
+        assert!(refusal(BENCH, &["bench.compress=xz"]).contains("expected `gz` or `zst`"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_place_and_the_nearest_key() {
         let with = |line: &str| format!("{JOB}{line}\n");
         assert_eq!(
@@ -358,6 +427,10 @@ mod tests {
         assert!(refusal(JOB, &["limits.thread=1"]).contains("did you mean `limits.threads`?"));
         assert!(refusal(JOB, &["limits.threads"]).contains("key=value"));
         assert!(refusal(&JOB.replace("spending", "sql"), &[]).contains("needs `query`"));
+        let without_lake = JOB.replace("lake = \"lake/\"\n", "");
+        for text in [without_lake.as_str(), &without_lake.replace("[output]\n", "")] {
+            assert_eq!(refusal(text, &[]), "a.toml: a job of kind \"spending\" needs `output.lake`");
+        }
         assert!(refusal("name = ", &[]).starts_with("a.toml:1:8: "));
         assert!(
             refusal(&JOB.replace("logs/\"", "logs/\"\ntime_zone = \"Mars/Base\""), &[]).contains("Mars/Base")

@@ -223,6 +223,14 @@ impl std::str::FromStr for AsOf {
     }
 }
 
+/// How generated logs are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compress {
+    Gz,
+    Zst,
+}
+
 /// Bytes, written as `512MiB` or `4GiB`.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory(pub u64);

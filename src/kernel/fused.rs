@@ -10,7 +10,9 @@ use super::keyed::{Key, KeyedTotal};
 use super::memo::Memo;
 use super::parse::{Line, parse_line};
 use super::partition::{ChunkSink, Movement, Scatter};
+use super::quick::{self, Fields};
 use super::scan::Block;
+use super::separators::Separators;
 use crate::domain::category::CategorySource;
 use crate::domain::month::Month;
 use crate::domain::transaction::{Refusal, RejectReason, Transaction};
@@ -105,6 +107,8 @@ pub struct MapRules<'a> {
     pub key: Key,
     /// Only this month counts; other accepted rows are left aside. For rebuilding one.
     pub only_month: Option<Month>,
+    /// How many there are.
+    pub categories: usize,
 }
 
 /// One worker on one split. Memo and scatter buffers are the worker's, and outlive the split.
@@ -117,6 +121,18 @@ pub struct Mapper<'w, 'a, S, R> {
     /// Shares by month index, added to the outcome at the end.
     shares: Vec<MonthShare>,
     reject_bytes: u64,
+    separators: Separators,
+}
+
+/// While a batch of rows is categorized, the next is parsed already, and what the memo knows of
+/// their sellers is on its way from memory.
+const BATCH_ROWS: usize = 32;
+
+/// A parsed row that waits for its category.
+struct Waiting<'b> {
+    transaction: Transaction<'b>,
+    line: u64,
+    seller_hash: u64,
 }
 
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
@@ -127,7 +143,13 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         recorder: R,
     ) -> Self {
         let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
-        Mapper { rules, memo, scatter, recorder, outcome: Outcome::default(), shares, reject_bytes: 0 }
+        let (outcome, separators) = (Outcome::default(), Separators::default());
+        Mapper { rules, memo, scatter, recorder, outcome, shares, reject_bytes: 0, separators }
+    }
+
+    /// All lines so far.
+    pub fn lines(&self) -> u64 {
+        self.outcome.lines
     }
 
     /// What the rejects so far take in memory.
@@ -148,19 +170,55 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     }
 
     fn map_lines(&mut self, offset: u64, bytes: &[u8]) {
-        let mut start = 0;
-        let mut line = self.outcome.lines;
+        let mut separators = std::mem::take(&mut self.separators);
+        separators.index(bytes);
+        let mut waiting = Vec::with_capacity(2 * BATCH_ROWS);
+        let mut positions = separators.positions();
+        let (mut start, mut line) = (0, self.outcome.lines);
         while start < bytes.len() {
-            let end = memchr::memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |at| start + at + 1);
-            self.map_line(line, offset + start as u64, &bytes[start..end]);
-            (start, line) = (end, line + 1);
+            let quick = Fields::of_line(bytes, start, positions).and_then(|fields| {
+                let transaction = quick::parse(bytes, fields, &separators, self.rules.zone)?;
+                Some((transaction, 4, fields.next))
+            });
+            let (separators, next) = match quick {
+                Some((transaction, separators, next)) => {
+                    self.outcome.content.add(&bytes[start..next]);
+                    let seller_hash = self.memo.hash(transaction.seller);
+                    waiting.push(Waiting { transaction, line, seller_hash });
+                    if waiting.len() == 2 * BATCH_ROWS {
+                        self.accept_batch(&mut waiting, BATCH_ROWS);
+                    }
+                    (separators, next)
+                }
+                None => {
+                    // Rows are recorded in their order.
+                    self.accept_batch(&mut waiting, usize::MAX);
+                    let newline = positions.iter().position(|at| bytes[*at as usize] == b'\n');
+                    let next = newline.map_or(bytes.len(), |index| positions[index] as usize + 1);
+                    self.map_line(line, offset + start as u64, &bytes[start..next]);
+                    (newline.map_or(positions.len(), |index| index + 1), next)
+                }
+            };
+            positions = &positions[separators..];
+            (start, line) = (next, line + 1);
         }
+        self.accept_batch(&mut waiting, usize::MAX);
         let unended = u64::from(bytes.last().is_some_and(|&b| b != b'\n'));
-        self.outcome.lines += memchr::memchr_iter(b'\n', bytes).count() as u64 + unended;
+        self.outcome.lines += separators.newlines() + unended;
         self.outcome.line_bytes += bytes.len() as u64;
+        self.separators = separators;
     }
 
-    #[inline]
+    /// Accepts the rows that came first, at most so many.
+    fn accept_batch(&mut self, waiting: &mut Vec<Waiting>, most: usize) {
+        let rows = waiting.len().min(most);
+        waiting[rows..].iter().for_each(|row| self.memo.approach(row.seller_hash));
+        for Waiting { transaction, line, seller_hash } in waiting.drain(..rows) {
+            self.accept(line, &transaction, seller_hash);
+        }
+    }
+
+    /// Any line, told the whole way.
     fn map_line(&mut self, number: u64, offset: u64, raw: &[u8]) {
         let line = raw.strip_suffix(b"\n").unwrap_or(raw);
         self.outcome.content.add(raw);
@@ -168,14 +226,16 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
             return self.reject_at(number, offset, too_long(), &raw[..LINE_BYTES_MAX]);
         }
         match parse_line(line, self.rules.zone) {
-            Line::Transaction(transaction) => self.accept(number, &transaction),
+            Line::Transaction(transaction) => {
+                self.accept(number, &transaction, self.memo.hash(transaction.seller));
+            }
             Line::Blank => self.outcome.blank += 1,
             Line::Refused(refusal) => self.reject_at(number, offset, refusal, raw),
         }
     }
 
     #[inline]
-    fn accept(&mut self, number: u64, transaction: &Transaction) {
+    fn accept(&mut self, number: u64, transaction: &Transaction, seller_hash: u64) {
         let cents = transaction.amount_cents;
         let months = self.rules.zone.months();
         let index = transaction.month.since(months.first).expect("parsing checked the month");
@@ -186,7 +246,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         if self.rules.only_month.is_some_and(|only| only != transaction.month) {
             return;
         }
-        let decision = self.memo.categorize(transaction);
+        let decision = self.memo.categorize_hashed(transaction, seller_hash);
         let category = decision.category;
         let outcome = &mut self.outcome;
         *if cents > 0 { &mut outcome.positive_cents } else { &mut outcome.negative_cents } +=

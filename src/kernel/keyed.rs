@@ -24,7 +24,7 @@ impl Key {
     /// How much one cent of this group weighs: a number below 2^61 − 1.
     #[inline]
     fn weight(self, user_id: u64, month: Month, category: CategoryId) -> u64 {
-        let slot = u64::from(month.first_day() as u32) << 8 | u64::from(category.0);
+        let slot = u64::from(month.number()) << 8 | u64::from(category.0);
         self.mix(user_id, slot)
     }
 
@@ -32,8 +32,17 @@ impl Key {
     fn mix(self, user_id: u64, slot: u64) -> u64 {
         let first = fold(u128::from(user_id ^ self.0[1]) * u128::from(self.0[0]));
         let second = fold(u128::from(first ^ slot) * u128::from(self.0[2]));
-        second % PRIME
+        reduce(u128::from(second))
     }
+}
+
+/// `number` mod 2^61 − 1 without a division: 2^61 is 1, so the digits to that base add up.
+#[inline]
+fn reduce(number: u128) -> u64 {
+    assert!(number >> 124 == 0, "a product of a weight and cents");
+    let two_digits = (number as u64 & PRIME) + (number >> 61) as u64;
+    let digit = (two_digits & PRIME) + (two_digits >> 61);
+    if digit >= PRIME { digit - PRIME } else { digit }
 }
 
 #[inline]
@@ -49,14 +58,15 @@ impl KeyedTotal {
     #[inline]
     pub fn add(&mut self, key: Key, user_id: u64, month: Month, category: CategoryId, cents: i64) {
         let weight = key.weight(user_id, month, category);
-        let share = (u128::from(weight) * u128::from(cents.unsigned_abs()) % u128::from(PRIME)) as u64;
-        let share = if cents < 0 { (PRIME - share) % PRIME } else { share };
+        let share = reduce(u128::from(weight) * u128::from(cents.unsigned_abs()));
+        let share = if cents < 0 && share > 0 { PRIME - share } else { share };
         *self = self.plus(KeyedTotal(share));
     }
 
     #[inline]
     pub fn plus(self, other: KeyedTotal) -> KeyedTotal {
-        KeyedTotal((self.0 + other.0) % PRIME)
+        let sum = self.0 + other.0;
+        KeyedTotal(if sum >= PRIME { sum - PRIME } else { sum })
     }
 }
 
@@ -98,6 +108,17 @@ impl GroupTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reducing_is_the_remainder() {
+        let prime = u128::from(PRIME);
+        for base in [0, prime, 2 * prime, 1 << 61, 1 << 63, 1 << 64, prime * prime, 1 << 123, (1 << 124) - 9]
+        {
+            for number in base.saturating_sub(3)..base + 3 {
+                assert_eq!(u128::from(reduce(number)), number % prime, "{number}");
+            }
+        }
+    }
 
     #[test]
     fn order_and_grouping_do_not_matter_but_owners_do() {

@@ -69,7 +69,7 @@ impl<'a> Memo<'a> {
     fn of_size(categorizer: &'a Categorizer, most: usize) -> Memo<'a> {
         let mut memo = Memo {
             categorizer,
-            by_text: Slots::new((2 * most).next_power_of_two()),
+            by_text: Slots::new(most.next_power_of_two()),
             by_long_text: Lately::new(most),
             by_folded_text: Lately::new(most),
             rule_sets: Vec::new(),
@@ -81,13 +81,33 @@ impl<'a> Memo<'a> {
         memo
     }
 
-    #[inline]
     pub fn categorize(&mut self, transaction: &Transaction) -> Decision {
+        self.categorize_hashed(transaction, self.hash(transaction.seller))
+    }
+
+    /// What the search for a seller begins with; best some rows before it is searched for.
+    #[inline]
+    pub fn hash(&self, seller: &str) -> u64 {
+        self.by_text.hash(seller)
+    }
+
+    /// The second step towards a seller, a little later.
+    #[inline]
+    pub fn approach(&self, hash: u64) {
+        self.by_text.approach(hash);
+    }
+
+    /// Categorizes a transaction with the hash of its seller.
+    #[inline]
+    pub fn categorize_hashed(&mut self, transaction: &Transaction, hash: u64) -> Decision {
         let seller = transaction.seller;
-        let known = match may_refer(seller) {
-            true => None,
-            false if seller.len() <= TEXT_BYTES_MAX => self.by_text.get(seller),
-            false => self.by_long_text.get(seller),
+        if let Some(known) = self.by_text.get(seller, hash) {
+            self.counts.by_text += 1;
+            return self.decide(transaction, known);
+        }
+        let known = match seller.len() > TEXT_BYTES_MAX && !may_refer(seller) {
+            true => self.by_long_text.get(seller),
+            false => None,
         };
         let known = match known {
             Some(known) => {
@@ -96,7 +116,15 @@ impl<'a> Memo<'a> {
             }
             None => self.look_up(seller),
         };
-        let rules = &self.rule_sets[known.rules as usize];
+        self.decide(transaction, &known)
+    }
+
+    #[inline]
+    fn decide(&self, transaction: &Transaction, known: &Remembered) -> Decision {
+        let rules = match known.rules {
+            0 => &[],
+            set => &*self.rule_sets[set as usize],
+        };
         self.categorizer.decide(transaction, known.choices, rules, known.decision)
     }
 
@@ -251,7 +279,7 @@ mod tests {
                 let fresh = categorizer.look_up(&seller, &mut String::new());
                 let expected = categorizer.decide(&transaction, fresh.choices, &fresh.rules, fresh.decision);
                 prop_assert_eq!(memo.categorize(&transaction), expected, "{}", seller);
-                prop_assert!(memo.by_text.lines() <= 4 * most);
+                prop_assert!(memo.by_text.texts() <= 2 * most);
                 prop_assert!(memo.by_long_text.young.len() + memo.by_long_text.old.len() <= most + 1);
                 prop_assert!(memo.by_folded_text.young.len() + memo.by_folded_text.old.len() <= most + 1);
             }
@@ -275,6 +303,6 @@ mod tests {
             });
         }
         assert_eq!(memo.counts, MemoCounts { by_text: 0, by_folded_text: 999, looked_up: 1 });
-        assert_eq!(memo.by_text.lines(), 0, "what never comes again is not kept");
+        assert_eq!(memo.by_text.texts(), 0, "what never comes again is not kept");
     }
 }

@@ -1,118 +1,198 @@
-//! A memory of short texts, a cache line each: whether a text is known costs one miss.
+//! A memory of short texts in which the common ones lie close together.
 //!
-//! In: texts of at most [`TEXT_BYTES_MAX`] bytes, and what is known of each. Out: the same.
+//! In: texts of at most [`TEXT_BYTES_MAX`] bytes without NUL, and what is known of each. Out: the
+//! same. A small table of hashes leads to entries, a cache line each, in the order of their coming:
+//! what occurs often occurs early, so the lines that are read all the time are neighbours.
+//! Texts are compared and hashed as six words of eight bytes, whatever their length: a branch that
+//! depends on it would be guessed wrong every other time.
 //! Invariant: memory is bounded; a full memory forgets everything at once, which costs time and
 //! changes no answer. The hash is keyed per process, so chosen texts cannot crowd a place.
 
-use ahash::RandomState;
+use super::prefetch::prefetch;
 
 /// Longer texts do not fit into their line beside what is known of them.
-pub const TEXT_BYTES_MAX: usize = 39;
+pub const TEXT_BYTES_MAX: usize = 48;
 
-/// Lines of a memory that has just begun.
-const SLOTS_MIN: usize = 1024;
+/// Entries of a memory that has just begun.
+const ENTRIES_MIN: usize = 1024;
+
+/// A text, padded with NUL.
+type Words = [u64; TEXT_BYTES_MAX / 8];
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Slot<V> {
-    /// Half of the text's hash; 0 for a free line.
-    tag: u32,
-    length: u8,
-    text: [u8; TEXT_BYTES_MAX],
+struct Entry<V> {
+    words: Words,
     known: V,
 }
 
-/// At most three in four lines are taken, so that a search ends soon and the memory stays small.
-pub struct Slots<V> {
-    slots: Vec<Slot<V>>,
-    taken: usize,
-    most: usize,
-    hasher: RandomState,
-}
+/// Where the entry of a hash is: some bits of the hash and the index of the entry; 0 if free.
+///
+/// ```text
+/// | 1 | tag 13 | entry 18 |
+/// ```
+#[derive(Clone, Copy, Default)]
+struct Place(u32);
 
-impl<V: Copy> Slots<V> {
-    /// A memory of at most so many lines, a power of two.
-    pub fn new(most: usize) -> Slots<V> {
-        assert!(most >= 4 && most.is_power_of_two() && size_of::<Slot<V>>() == 64);
-        Slots { slots: Vec::new(), taken: 0, most, hasher: RandomState::new() }
+const ENTRY_BITS: u32 = 18;
+
+impl Place {
+    fn new(hash: u64, entry: usize) -> Place {
+        assert!(entry >> ENTRY_BITS == 0);
+        Place(Place::tag(hash) << ENTRY_BITS | entry as u32)
+    }
+
+    /// Of the upper half of the hash: the lower one chooses the place.
+    #[inline]
+    fn tag(hash: u64) -> u32 {
+        (hash >> (32 + ENTRY_BITS)) as u32 | 1 << (31 - ENTRY_BITS)
     }
 
     #[inline]
-    pub fn get(&self, text: &str) -> Option<V> {
-        if self.slots.is_empty() || text.len() > TEXT_BYTES_MAX {
-            return None;
-        }
-        let (mut index, tag) = self.place(text.as_bytes());
+    fn entry_of(self, hash: u64) -> Option<usize> {
+        let is_of = self.0 >> ENTRY_BITS == Place::tag(hash);
+        is_of.then_some((self.0 & ((1 << ENTRY_BITS) - 1)) as usize)
+    }
+
+    fn is_free(self) -> bool {
+        self.0 == 0
+    }
+}
+
+pub struct Slots<V> {
+    /// Twice as many as entries at least, so that a search ends soon.
+    places: Vec<Place>,
+    entries: Vec<Entry<V>>,
+    most: usize,
+    key: [u64; 6],
+}
+
+impl<V: Copy> Slots<V> {
+    /// A memory of at most so many texts, a power of two.
+    pub fn new(most: usize) -> Slots<V> {
+        assert!(most.is_power_of_two() && most <= 1 << ENTRY_BITS && size_of::<Entry<V>>() == 64);
+        let random = |_| getrandom::u64().expect("the operating system has random numbers");
+        Slots { places: Vec::new(), entries: Vec::new(), most, key: [0; 6].map(random) }
+    }
+
+    /// What a search for a text begins with. Its place is asked for from memory, so that it is in
+    /// the cache some time later.
+    #[inline]
+    pub fn hash(&self, text: &str) -> u64 {
+        let hash = self.hash_words(&words(text));
+        prefetch(self.places.get(self.index(hash)));
+        hash
+    }
+
+    /// Multiplications of keyed words, their halves folded together, as wyhash does.
+    #[inline]
+    fn hash_words(&self, words: &Words) -> u64 {
+        let folded = |k: usize| {
+            let product = u128::from(words[k] ^ self.key[k]) * u128::from(words[k + 1] ^ self.key[k + 1]);
+            product as u64 ^ (product >> 64) as u64
+        };
+        let product = u128::from(folded(0) ^ folded(2).rotate_left(21) ^ folded(4).rotate_left(42))
+            * u128::from(self.key[0] | 1);
+        product as u64 ^ (product >> 64) as u64
+    }
+
+    /// Asks for the entry in the same way, once its place is there.
+    #[inline]
+    pub fn approach(&self, hash: u64) {
+        let place = self.places.get(self.index(hash));
+        prefetch(place.and_then(|place| self.entries.get(place.entry_of(hash)?)));
+    }
+
+    /// What is known of a text with this hash.
+    #[inline]
+    pub fn get(&self, text: &str, hash: u64) -> Option<&V> {
+        let words = words(text);
+        let mut index = self.index(hash);
         loop {
-            let slot = &self.slots[index];
-            if slot.tag == tag && slot.is(text.as_bytes()) {
-                return Some(slot.known);
+            let place = self.places.get(index)?;
+            if let Some(entry) = place.entry_of(hash) {
+                let entry = &self.entries[entry];
+                if differing(&entry.words, &words) == 0 && text.len() <= TEXT_BYTES_MAX {
+                    return Some(&entry.known);
+                }
             }
-            if slot.tag == 0 {
+            if place.is_free() {
                 return None;
             }
-            index = (index + 1) & (self.slots.len() - 1);
+            index = (index + 1) & (self.places.len() - 1);
         }
     }
 
     /// Keeps what is known of a text that is not there yet, if it fits.
     pub fn insert(&mut self, text: &str, known: V) {
-        let bytes = text.as_bytes();
-        if bytes.len() > TEXT_BYTES_MAX {
+        if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
             return;
         }
-        if 4 * (self.taken + 1) > 3 * self.slots.len() {
-            self.make_room(known);
+        if 2 * (self.entries.len() + 1) > self.places.len() {
+            self.make_room();
         }
-        let mut slot = Slot { tag: 0, length: bytes.len() as u8, text: [0; TEXT_BYTES_MAX], known };
-        slot.text[..bytes.len()].copy_from_slice(bytes);
-        self.take(slot);
+        self.entries.push(Entry { words: words(text), known });
+        self.find_place(self.entries.len() - 1);
     }
 
-    fn take(&mut self, slot: Slot<V>) {
-        let (mut index, tag) = self.place(slot.bytes());
-        while self.slots[index].tag != 0 {
-            index = (index + 1) & (self.slots.len() - 1);
+    fn find_place(&mut self, entry: usize) {
+        let hash = self.hash_words(&self.entries[entry].words);
+        let mut index = self.index(hash);
+        while !self.places[index].is_free() {
+            index = (index + 1) & (self.places.len() - 1);
         }
-        self.slots[index] = Slot { tag, ..slot };
-        self.taken += 1;
+        self.places[index] = Place::new(hash, entry);
     }
 
-    /// Twice the lines, or the same number of free ones. `filler` fills what is free.
-    fn make_room(&mut self, filler: V) {
-        let free = Slot { tag: 0, length: 0, text: [0; TEXT_BYTES_MAX], known: filler };
-        let lines = (2 * self.slots.len()).max(SLOTS_MIN.min(self.most));
-        self.taken = 0;
-        if lines > self.most {
-            self.slots.fill(free);
+    /// Twice the room, or the same without what was there.
+    fn make_room(&mut self) {
+        if self.entries.len() >= self.most {
+            self.entries.clear();
+            self.places.fill(Place::default());
             return;
         }
-        let before = std::mem::replace(&mut self.slots, vec![free; lines]);
-        before.into_iter().filter(|slot| slot.tag != 0).for_each(|slot| self.take(slot));
+        let places = (2 * self.places.len()).max(2 * ENTRIES_MIN.min(self.most));
+        self.places.clear();
+        self.places.resize(places, Place::default());
+        (0..self.entries.len()).for_each(|entry| self.find_place(entry));
     }
 
+    /// Where the search for a hash begins.
     #[inline]
-    fn place(&self, text: &[u8]) -> (usize, u32) {
-        let hash = self.hasher.hash_one(text);
-        (hash as usize & (self.slots.len() - 1), (hash >> 32) as u32 | 1)
+    fn index(&self, hash: u64) -> usize {
+        hash as usize & self.places.len().wrapping_sub(1)
     }
 
     #[cfg(test)]
-    pub fn lines(&self) -> usize {
-        self.slots.len()
+    pub fn texts(&self) -> usize {
+        self.entries.len()
     }
 }
 
-impl<V> Slot<V> {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.text[..usize::from(self.length)]
-    }
+/// The bits that differ, without a call for so few words.
+#[inline]
+fn differing(a: &Words, b: &Words) -> u64 {
+    a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a ^ b))
+}
 
-    #[inline]
-    fn is(&self, text: &[u8]) -> bool {
-        self.bytes() == text
+/// The first 48 bytes of a text.
+#[inline]
+fn words(text: &str) -> Words {
+    let text = text.as_bytes();
+    let mut words = [0; TEXT_BYTES_MAX / 8];
+    let Some(last) = text.len().checked_sub(8) else {
+        let mut padded = [0; 8];
+        padded[..text.len()].copy_from_slice(text);
+        words[0] = u64::from_le_bytes(padded);
+        return words;
+    };
+    for (k, word) in words.iter_mut().enumerate() {
+        // Near the end: the last eight bytes, without those that the word before holds.
+        let start = (8 * k).min(last);
+        let bytes = text[start..start + 8].try_into().expect("eight bytes");
+        *word = u64::from_le_bytes(bytes).checked_shr(8 * (8 * k - start) as u32).unwrap_or(0);
     }
+    words
 }
 
 #[cfg(test)]
@@ -123,20 +203,30 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_found_is_what_was_kept(
-            texts in prop::collection::vec("[ab]{0,3}|[a-c]{36,42}", 1..300),
+            texts in prop::collection::vec("[ab]{0,3}|[ab]{7,9}|[a-c]{45,51}", 1..300),
             most in prop::sample::select(vec![4usize, 16, 1024]),
         ) {
             let known = |text: &str| [text.len() as u32, 1, 2, 3];
             let mut slots = Slots::new(most);
             for text in &texts {
-                match slots.get(text) {
-                    Some(found) => prop_assert_eq!(found, known(text)),
+                let hash = slots.hash(text);
+                match slots.get(text, hash) {
+                    Some(found) => prop_assert_eq!(*found, known(text)),
                     None => slots.insert(text, known(text)),
                 }
                 let fits = text.len() <= TEXT_BYTES_MAX;
-                prop_assert_eq!(slots.get(text), fits.then(|| known(text)));
-                prop_assert!(slots.lines() <= most);
+                prop_assert_eq!(slots.get(text, hash).copied(), fits.then(|| known(text)));
+                prop_assert!(slots.texts() <= most);
             }
+        }
+
+        #[test]
+        fn words_are_the_padded_text(text in "[a-zé]{0,60}") {
+            let mut padded = text.as_bytes().to_vec();
+            padded.resize(TEXT_BYTES_MAX, 0);
+            let slowly: Vec<u64> =
+                padded.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+            prop_assert_eq!(words(&text).to_vec(), slowly);
         }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! In: movements in any order; groups sorted by key. Out: groups sorted by key, each key once.
 //! Sorting a cache-sized partition brings equal keys together and gives the published order at
-//! once; unlike a hash table it cannot be flooded by chosen ids.
+//! once; unlike a hash table it cannot be flooded by chosen ids. Packed movements are sorted digit
+//! by digit (radix sort, Knuth, volume 3, 5.2.5).
 //! Invariant: counts and cents in = counts and cents out; sums are checked.
 
-use super::partition::Movement;
+use super::partition::{Chunk, Movement, Packing};
 use crate::domain::spend::Spend;
+use std::ops::Range;
 
 /// What one partition's movements add up to.
 #[derive(Debug, Default)]
@@ -22,36 +24,123 @@ pub struct Sums {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overflow;
 
-/// Sorts the movements and adds up each group.
-pub fn sum_up(movements: &mut [Movement]) -> Result<Sums, Overflow> {
-    movements.sort_unstable();
-    let mut sums = Sums { rows: movements.len() as u64, ..Sums::default() };
-    for group in movements.chunk_by(|a, b| a.same_group(*b)) {
-        let (mut positive, mut negative) = (0i128, 0i128);
-        for movement in group {
-            let cents = i128::from(movement.cents());
-            *if cents > 0 { &mut positive } else { &mut negative } += cents;
+/// Adds up the movements of a partition; `packing` is how they are packed.
+pub fn sum_up(chunks: Vec<Chunk>, packing: Option<(Packing, u64)>) -> Result<Sums, Overflow> {
+    let (mut packed, mut wide) = (Vec::new(), Vec::new());
+    for chunk in chunks {
+        match chunk {
+            Chunk::Packed(rows) => packed.push(rows),
+            Chunk::Wide(rows) => wide.extend(rows),
         }
-        sums.positive_cents += positive;
-        sums.negative_cents += negative;
-        let spend = Spend {
-            user_id: group[0].user_id(),
-            category: group[0].category(),
-            amount_cents: i64::try_from(positive + negative).map_err(|_| Overflow)?,
-            transaction_count: group.len() as u64,
-        };
-        let zero = Spend { amount_cents: 0, transaction_count: 0, ..spend };
-        push(&mut sums.months, group[0].month_index(), zero.plus(spend).ok_or(Overflow)?);
     }
-    sums.months.sort_unstable_by_key(|(month, _)| *month);
-    Ok(sums)
+    wide.sort_unstable_by_key(|movement: &Movement| movement.group());
+    let wide = Sums::add_up(wide.into_iter().map(|m| (m.group(), m)), |movement| movement)?;
+    let Some((packing, base)) = packing else {
+        assert!(packed.is_empty(), "what is packed has a packing");
+        return Ok(wide);
+    };
+    let key_bits = packing.key_bits();
+    let rows = sorted(packed, key_bits.clone());
+    let rows = rows.iter().map(|row| (row >> key_bits.start, *row));
+    Sums::add_up(rows, |row| packing.unpack(base, row))?.plus(wide)
 }
 
-/// Users come in order, so each month's list stays sorted; few months occur in one partition.
+impl Sums {
+    /// Adds up rows with their keys. Those of one group follow each other, and the groups of each
+    /// month rise.
+    fn add_up<K: PartialEq, R: Copy>(
+        rows: impl Iterator<Item = (K, R)>,
+        unpack: impl Fn(R) -> Movement,
+    ) -> Result<Sums, Overflow> {
+        let mut sums = Sums::default();
+        let mut rows = rows.peekable();
+        while let Some((key, row)) = rows.next() {
+            let first = unpack(row);
+            let (mut positive, mut net, mut count) = (0, 0, 1);
+            let mut add = |cents: i64| {
+                positive += i128::from(cents.max(0));
+                net += i128::from(cents);
+            };
+            add(first.cents());
+            while let Some((_, row)) = rows.next_if(|(other, _)| *other == key) {
+                add(unpack(row).cents());
+                count += 1;
+            }
+            sums.rows += count;
+            sums.positive_cents += positive;
+            sums.negative_cents += net - positive;
+            let amount_cents = i64::try_from(net).map_err(|_| Overflow)?;
+            let (user_id, category) = (first.user_id(), first.category());
+            let zero = Spend { user_id, category, amount_cents: 0, transaction_count: 0 };
+            let spend = Spend { amount_cents, transaction_count: count, ..zero };
+            push(&mut sums.months, first.month_index(), zero.plus(spend).ok_or(Overflow)?);
+        }
+        sums.months.sort_unstable_by_key(|(month, _)| *month);
+        Ok(sums)
+    }
+
+    /// The sums of both.
+    fn plus(mut self, other: Sums) -> Result<Sums, Overflow> {
+        self.rows += other.rows;
+        self.positive_cents += other.positive_cents;
+        self.negative_cents += other.negative_cents;
+        for (month, groups) in other.months {
+            match self.months.binary_search_by_key(&month, |(month, _)| *month) {
+                Ok(index) => self.months[index].1 = merge(&self.months[index].1, &groups)?,
+                Err(index) => self.months.insert(index, (month, groups)),
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Few months occur in one partition, and mostly the one that came last.
 fn push(months: &mut Vec<(u32, Vec<Spend>)>, month: u32, spend: Spend) {
     match months.iter_mut().rev().find(|(m, _)| *m == month) {
         Some((_, groups)) => groups.push(spend),
         None => months.push((month, vec![spend])),
+    }
+}
+
+/// Fewer rows are sorted by comparing.
+const RADIX_ROWS_MIN: usize = 1024;
+const DIGIT_BITS_MAX: u32 = 11;
+
+/// All rows in the order of these bits of theirs, digit by digit.
+fn sorted(chunks: Vec<Vec<u64>>, key_bits: Range<u32>) -> Vec<u64> {
+    let mut rows = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
+    chunks.into_iter().for_each(|chunk| rows.extend(chunk));
+    if rows.len() < RADIX_ROWS_MIN {
+        rows.sort_unstable_by_key(|row| row >> key_bits.start);
+        return rows;
+    }
+    // Bits that are the same in all rows need no sorting.
+    let differing = rows.iter().fold(0, |bits, row| bits | (row ^ rows[0])) >> key_bits.start;
+    let bits = u64::BITS - differing.leading_zeros();
+    let digits = bits.div_ceil(DIGIT_BITS_MAX);
+    let mut spare = vec![0; rows.len()];
+    for digit in 0..digits {
+        let digit_bits = bits.div_ceil(digits);
+        sort_by_digit(&rows, &mut spare, key_bits.start + digit * digit_bits, digit_bits);
+        std::mem::swap(&mut rows, &mut spare);
+    }
+    rows
+}
+
+/// Moves rows into the order of one digit; equal ones keep theirs.
+fn sort_by_digit(rows: &[u64], sorted: &mut [u64], shift: u32, bits: u32) {
+    // A last digit may reach beyond the top.
+    let digit = |row: u64| (row >> shift) as usize & ((1 << bits) - 1);
+    let mut next = [0; 1 << DIGIT_BITS_MAX];
+    rows.iter().for_each(|row| next[digit(*row)] += 1);
+    let mut start = 0;
+    for place in &mut next[..1 << bits] {
+        (*place, start) = (start, start + *place);
+    }
+    for row in rows {
+        let place = &mut next[digit(*row)];
+        sorted[*place] = *row;
+        *place += 1;
     }
 }
 
@@ -83,13 +172,14 @@ pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overf
 mod tests {
     use super::*;
     use crate::domain::category::CategoryId;
+    use crate::kernel::partition::{ChunkSink, Partitioner, Sample, Scatter};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    type Row = (u64, u32, u8, i64);
-    type Group = ((u32, u64, u8), (i64, u64));
+    type Told = (u64, u32, u8, i64);
+    type Sum = ((u32, u64, u8), (i64, u64));
 
-    fn told_slowly(rows: &[Row]) -> BTreeMap<(u32, u64, u8), (i64, u64)> {
+    fn told_slowly(rows: &[Told]) -> BTreeMap<(u32, u64, u8), (i64, u64)> {
         let mut groups = BTreeMap::new();
         for &(user, month, category, cents) in rows {
             let group = groups.entry((month, user, category)).or_insert((0, 0));
@@ -98,31 +188,76 @@ mod tests {
         groups
     }
 
-    fn summed(rows: &[Row]) -> Sums {
-        let movement =
-            |&(user, month, category, cents): &Row| Movement::new(user, month, CategoryId(category), cents);
-        sum_up(&mut rows.iter().map(movement).collect::<Vec<_>>()).unwrap()
+    /// Through a scatter, with what a sample of some of them tells.
+    fn summed(rows: &[Told], sampled: usize) -> Sums {
+        let mut sample = Sample::default();
+        rows.iter().take(sampled).for_each(|row| sample.add(row.0, row.1));
+        let partitioner = Partitioner::from_sample(sample, 1, 200);
+        let mut scatter = Scatter::new(&partitioner, Chunks::default());
+        for &(user, month, category, cents) in rows {
+            scatter.push(Movement::new(user, month, CategoryId(category), cents));
+        }
+        sum_up(scatter.finish().0, partitioner.packing(0)).unwrap()
     }
 
-    fn flat(months: &[(u32, Vec<Spend>)]) -> Vec<Group> {
+    #[derive(Default)]
+    struct Chunks(Vec<Chunk>);
+
+    impl ChunkSink for Chunks {
+        fn take(&mut self, _: usize, chunk: Chunk) {
+            self.0.push(chunk);
+        }
+    }
+
+    fn flat(months: &[(u32, Vec<Spend>)]) -> Vec<Sum> {
         let spends = months.iter().flat_map(|(m, groups)| groups.iter().map(move |s| (*m, *s)));
         spends.map(|(m, s)| ((m, s.user_id, s.category.0), (s.amount_cents, s.transaction_count))).collect()
     }
 
-    fn rows() -> impl Strategy<Value = Vec<Row>> {
+    fn rows() -> impl Strategy<Value = Vec<Told>> {
         proptest::collection::vec((0u64..5, 0u32..3, 0u8..4, -1000i64..1000), 0..60)
     }
 
     proptest! {
         #[test]
-        fn sums_are_those_told_slowly_and_merging_is_adding(first in rows(), second in rows()) {
-            let one = summed(&first);
+        fn sums_are_those_told_slowly_and_merging_is_adding(first in rows(), second in rows(), sampled in 0usize..10) {
+            let one = summed(&first, sampled);
             prop_assert_eq!(flat(&one.months), told_slowly(&first).into_iter().collect::<Vec<_>>());
             prop_assert_eq!(one.positive_cents + one.negative_cents, first.iter().map(|r| i128::from(r.3)).sum::<i128>());
             let of_month = |sums: &Sums| sums.months.iter().find(|(m, _)| *m == 1).map(|(_, g)| g.clone()).unwrap_or_default();
-            let merged = merge(&of_month(&one), &of_month(&summed(&second))).unwrap();
-            let both: Vec<Row> = first.iter().chain(&second).copied().filter(|r| r.1 == 1).collect();
+            let merged = merge(&of_month(&one), &of_month(&summed(&second, sampled))).unwrap();
+            let both: Vec<Told> = first.iter().chain(&second).copied().filter(|r| r.1 == 1).collect();
             prop_assert_eq!(flat(&[(1, merged)]), told_slowly(&both).into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn large_partitions_are_summed_as_small_ones(
+            seed in any::<u64>(),
+            user_bits in prop::sample::select(vec![0u32, 1, 12, 24, 40, 62]),
+            months in prop::sample::select(vec![1u32, 2, 1200]),
+            categories in prop::sample::select(vec![1u8, 21, 255]),
+            sampled in prop::sample::select(vec![0usize, 10, 3000]),
+        ) {
+            let mut state = seed | 1;
+            let mut random = || {
+                state = state.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+                state >> 11
+            };
+            let row = |_| {
+                let user = 7 + (random() & ((1u64 << user_bits) - 1));
+                let (month, category) = (random() % u64::from(months), random() % u64::from(categories));
+                (user, month as u32, category as u8, (random() % 2001) as i64 - 1000)
+            };
+            let rows: Vec<Told> = (0..3 * RADIX_ROWS_MIN).map(row).collect();
+            let sums = summed(&rows, sampled);
+            prop_assert_eq!(flat(&sums.months), told_slowly(&rows).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(sums.rows, rows.len() as u64);
+            let positive: i128 = rows.iter().map(|r| i128::from(r.3.max(0))).sum();
+            prop_assert_eq!(sums.positive_cents, positive);
         }
     }
 

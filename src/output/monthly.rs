@@ -11,16 +11,19 @@ use crate::domain::category::{Categories, CategoryKind};
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use crate::input::published::read_groups;
+use crate::input::published::read_batches;
 use crate::kernel::keyed::{GroupTotals, Key};
-use crate::limits::PART_GROUPS;
+use crate::limits::{PART_GROUPS, ROW_GROUP_ROWS};
 use crate::output::part::{self, WrittenPart};
 use crate::schema;
 use crate::store::Place;
-use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, Decimal64Array, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// The alerts of one month, should any be wanted.
 pub struct AlertRule<'a> {
@@ -84,19 +87,22 @@ pub struct PartWriter<'a> {
 impl PartWriter<'_> {
     /// Writes a part and reads it back. Errors when what is read back is not what was meant.
     fn write(&self, month: Month, sequence: usize, groups: &[Spend]) -> Result<MonthPart> {
-        let meant = GroupTotals::of(self.key, month, groups);
-        let meant_alerts = self.alerts(month, groups);
         let bytes = encode(groups, self.categories)?;
         let path = format!("month={month}-01/part-{sequence:05}-{}.parquet", self.run_id);
         let written = part::write(&self.table, &path, bytes, groups.len() as u64)?;
         let place = self.table.child(&path);
-        let back = read_groups(part::read_back(&place, &written)?, self.categories, &place.shown)?;
-        let totals = GroupTotals::of(self.key, month, &back);
-        let alerts = self.alerts(month, &back);
-        if totals != meant || alerts != meant_alerts || back != groups {
-            return Err(Error::invariant("a part reads back otherwise than it was written").at(&place.shown));
-        }
-        let (Some(first), Some(last)) = (back.first(), back.last()) else {
+        let mut rest = groups;
+        // Batch by batch: the whole part is held once, not twice.
+        read_batches(part::read_back(&place, &written)?, self.categories, &place.shown, |back| {
+            rest = rest.strip_prefix(back).ok_or_else(otherwise)?;
+            Ok(())
+        })
+        .and_then(|()| if rest.is_empty() { Ok(()) } else { Err(otherwise()) })
+        .map_err(|error| error.at(&place.shown))?;
+        // What was read back is what was meant, so its totals are those of the groups at hand.
+        let totals = GroupTotals::of(self.key, month, groups);
+        let alerts = self.alerts(month, groups);
+        let (Some(first), Some(last)) = (groups.first(), groups.last()) else {
             return Err(Error::invariant("a part is empty").at(&place.shown));
         };
         let users = (first.user_id, last.user_id);
@@ -108,21 +114,32 @@ impl PartWriter<'_> {
     }
 }
 
-fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
-    let amounts = groups.iter().map(|g| i128::from(g.amount_cents));
-    let amounts = Decimal128Array::from_iter_values(amounts).with_data_type(schema::AMOUNT);
+fn otherwise() -> Error {
+    Error::invariant("a part reads back otherwise than it was written")
+}
+
+/// Sorted groups as one Parquet object.
+pub fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
+    let codes: ArrayRef = Arc::new(categories.codes().map(Some).collect::<StringArray>());
+    let schema = schema::spending_in_memory();
+    // A row group at a time stays in the cache.
+    let batch = |groups| batch(groups, &codes, &schema);
+    part::encode(&schema, groups.chunks(ROW_GROUP_ROWS).map(batch), &[0, 1])
+}
+
+fn batch(groups: &[Spend], codes: &ArrayRef, schema: &SchemaRef) -> Result<RecordBatch> {
+    let keys = Int32Array::from_iter_values(groups.iter().map(|g| i32::from(g.category.0)));
+    let category = DictionaryArray::try_new(keys, codes.clone());
+    let category = category.map_err(|e| Error::invariant(format!("a group has no category: {e}")))?;
+    let amounts = Decimal64Array::from_iter_values(groups.iter().map(|g| g.amount_cents));
     let columns: Vec<ArrayRef> = vec![
-        std::sync::Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.user_id as i64))),
-        std::sync::Arc::new(StringArray::from_iter_values(
-            groups.iter().map(|g| categories.code(g.category)),
-        )),
-        std::sync::Arc::new(amounts),
-        std::sync::Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.transaction_count as i64))),
+        Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.user_id as i64))),
+        Arc::new(category),
+        Arc::new(amounts.with_data_type(schema.field(2).data_type().clone())),
+        Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.transaction_count as i64))),
     ];
-    let schema = part::without_partition_column(&schema::monthly_spending());
     let batch = RecordBatch::try_new(schema.clone(), columns);
-    let batch = batch.map_err(|e| Error::invariant(format!("groups are no table: {e}")))?;
-    part::encode(&schema, &[batch], &[0, 1])
+    batch.map_err(|e| Error::invariant(format!("groups are no table: {e}")))
 }
 
 /// Cuts the groups of each month into parts.
@@ -138,20 +155,23 @@ impl PartCutter {
     /// Adds the next groups of a month; hands out what is full. A part ends with a user.
     pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(FullPart)) {
         let (sequence, waiting) = self.waiting.entry(month).or_default();
+        // Room for the whole part at once, so that it is not copied while it grows.
+        if waiting.capacity() < PART_GROUPS {
+            waiting.reserve(PART_GROUPS + PART_GROUPS / 16);
+        }
         waiting.extend_from_slice(groups);
-        let mut start = 0;
-        while waiting.len() - start > PART_GROUPS {
-            let last_user = waiting[start + PART_GROUPS - 1].user_id;
-            let rest = &waiting[start + PART_GROUPS..];
-            let end = start + PART_GROUPS + rest.partition_point(|group| group.user_id <= last_user);
+        while waiting.len() > PART_GROUPS {
+            let last_user = waiting[PART_GROUPS - 1].user_id;
+            let rest = &waiting[PART_GROUPS..];
+            let end = PART_GROUPS + rest.partition_point(|group| group.user_id <= last_user);
             // The user may go on in what has not come yet.
             if end == waiting.len() {
                 break;
             }
-            emit((month, *sequence, waiting[start..end].to_vec()));
-            (start, *sequence) = (end, *sequence + 1);
+            let rest = waiting.split_off(end);
+            emit((month, *sequence, std::mem::replace(waiting, rest)));
+            *sequence += 1;
         }
-        waiting.drain(..start);
     }
 
     /// What is left: the last part of each month.

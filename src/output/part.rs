@@ -11,6 +11,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 use sha2::{Digest, Sha256};
@@ -35,13 +36,23 @@ pub fn without_partition_column(schema: &SchemaRef) -> SchemaRef {
 }
 
 /// Encodes batches as one Parquet object, sorted by the columns of these indexes.
-pub fn encode(schema: &SchemaRef, batches: &[RecordBatch], sorted: &[i32]) -> Result<Bytes> {
+pub fn encode(
+    schema: &SchemaRef,
+    batches: impl IntoIterator<Item = Result<RecordBatch>>,
+    sorted: &[i32],
+) -> Result<Bytes> {
     let broken =
         |e: parquet::errors::ParquetError| Error::invariant(format!("Parquet cannot be written: {e}"));
     let mut bytes = Vec::new();
-    let properties = schema::writer_properties(sorted);
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties)).map_err(broken)?;
-    batches.iter().try_for_each(|batch| writer.write(batch)).map_err(broken)?;
+    // The columns say all themselves; how Arrow held them is no reader's concern.
+    let options = ArrowWriterOptions::new()
+        .with_properties(schema::writer_properties(sorted))
+        .with_skip_arrow_metadata(true);
+    let writer = ArrowWriter::try_new_with_options(&mut bytes, schema.clone(), options);
+    let mut writer = writer.map_err(broken)?;
+    for batch in batches {
+        writer.write(&batch?).map_err(broken)?;
+    }
     writer.close().map_err(broken)?;
     Ok(bytes.into())
 }

@@ -1,12 +1,13 @@
 //! `transactions`: every counted transaction with its category, its source and its line.
 //!
-//! In: what workers record, split by split, in any order. Out: parts per object and month.
+//! In: what workers record, piece by piece, in any order. Out: parts per object and month.
 //! Invariant: rows stand in the order of their lines, and parts end by their number of rows, so
 //! the bytes depend neither on splits nor on threads.
 
 use super::part::{self, WrittenPart};
 use crate::domain::category::Categories;
 use crate::domain::month::Month;
+use crate::engine::feed::PieceId;
 use crate::engine::local::Record;
 use crate::engine::rows::{self, Row, SplitRows};
 use crate::error::{Error, Result};
@@ -26,15 +27,18 @@ pub struct TransactionWriter<'a> {
     pub categories: &'a Categories,
     pub categorizer: &'a Categorizer,
     pub objects: &'a [LogObject],
+    pub splits: &'a [Split],
     pub state: Mutex<State>,
 }
 
-/// Splits wait here until all before them have come.
+/// Pieces wait here until all before them have come.
 #[derive(Default)]
 pub struct State {
-    next: usize,
-    waiting: BTreeMap<usize, (Split, u64, SplitRows)>,
-    /// The object being written, the lines before the next split, its rows and parts by month.
+    next: PieceId,
+    waiting: BTreeMap<PieceId, (u64, SplitRows)>,
+    /// How many pieces a split had.
+    ends: BTreeMap<usize, usize>,
+    /// The object being written, the lines before the next piece, its rows and parts by month.
     object: usize,
     lines_before: u64,
     rows: BTreeMap<Month, Vec<Row>>,
@@ -49,19 +53,34 @@ impl Record for TransactionWriter<'_> {
         SplitRows::default()
     }
 
-    fn finish(&self, split: Split, index: usize, lines: u64, rows: SplitRows) -> Result<()> {
+    fn finish(&self, piece: PieceId, lines: u64, rows: SplitRows) -> Result<()> {
         let mut state = self.state.lock().expect("no thread panics in here");
-        state.waiting.insert(index, (split, lines, rows));
-        loop {
-            let next = state.next;
-            let Some((split, lines, rows)) = state.waiting.remove(&next) else { return Ok(()) };
-            state.next += 1;
-            self.append(&mut state, split, lines, rows)?;
-        }
+        state.waiting.insert(piece, (lines, rows));
+        self.append_all(&mut state)
+    }
+
+    fn end(&self, split: usize, pieces: usize) -> Result<()> {
+        let mut state = self.state.lock().expect("no thread panics in here");
+        state.ends.insert(split, pieces);
+        self.append_all(&mut state)
     }
 }
 
 impl TransactionWriter<'_> {
+    /// Appends what is next, as far as it has come.
+    fn append_all(&self, state: &mut State) -> Result<()> {
+        loop {
+            let next = state.next;
+            if state.ends.get(&next.split) == Some(&next.sequence) {
+                state.next = PieceId { split: next.split + 1, sequence: 0 };
+                continue;
+            }
+            let Some((lines, rows)) = state.waiting.remove(&next) else { return Ok(()) };
+            state.next.sequence += 1;
+            self.append(state, self.splits[next.split], lines, rows)?;
+        }
+    }
+
     fn append(&self, state: &mut State, split: Split, lines: u64, rows: SplitRows) -> Result<()> {
         if split.object != state.object {
             self.flush(state, 1)?;
@@ -98,7 +117,7 @@ impl TransactionWriter<'_> {
         let batch = RecordBatch::try_new(schema.clone(), columns);
         let batch = batch.map_err(|e| Error::invariant(format!("transactions are no table: {e}")))?;
         let written =
-            part::write(&self.table, path, part::encode(&schema, &[batch], &[])?, rows.len() as u64)?;
+            part::write(&self.table, path, part::encode(&schema, [Ok(batch)], &[])?, rows.len() as u64)?;
         part::read_back(&self.table.child(path), &written)?;
         Ok(written)
     }

@@ -1,0 +1,350 @@
+//! The stages of a run, each alone, over the same generated logs.
+//!
+//! In: a number of rows and a seed. Out: for each stage what runs it, as often as wanted, and tells
+//! how long it took and a checksum of what came out.
+//! Invariant: what a stage needs is made before its clock starts; the same seed gives the same
+//! checksums.
+
+use bytes::Bytes;
+use pennymill::bench;
+use pennymill::domain::spend::Spend;
+use pennymill::domain::transaction::Transaction;
+use pennymill::domain::zone::Zone;
+use pennymill::error::Result;
+use pennymill::generate::Generated;
+use pennymill::input::published::read_groups;
+use pennymill::input::reference::{Reference, zone};
+use pennymill::job::spec::{Bench, Spec};
+use pennymill::kernel::categorize::Categorizer;
+use pennymill::kernel::content::Content;
+use pennymill::kernel::fused::{MapRules, Mapper, Outcome};
+use pennymill::kernel::keyed::Key;
+use pennymill::kernel::memo::Memo;
+use pennymill::kernel::parse::{Line, parse_line};
+use pennymill::kernel::partition::{Chunk, ChunkSink, Packing, Partitioner, Sample, Scatter};
+use pennymill::kernel::quick::{self, Fields};
+use pennymill::kernel::scan::Block;
+use pennymill::kernel::separators::Separators;
+use pennymill::kernel::table::{self, Sums};
+use pennymill::limits::{PARTITION_ROWS_TARGET, READ_BYTES};
+use pennymill::output::{crowd, monthly};
+use pennymill::run::{publish, tuning};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// What came out of a stage, as one number.
+pub type Checksum = i128;
+
+/// A stage that has all that it needs.
+pub struct Stage<'a> {
+    pub name: &'static str,
+    /// Runs once.
+    pub run: Box<dyn FnMut() -> (Duration, Checksum) + 'a>,
+}
+
+/// In the order in which data flows, and then all of them together.
+pub const STAGES: [fn(&Data) -> Stage<'_>; 10] =
+    [generate, separators, parse, content, categorize, map, sum_up, encode, decode, job];
+
+/// Generated logs, in a folder and in memory, and what their job knows.
+pub struct Data {
+    pub made: Generated,
+    /// What was generated.
+    spec: Spec,
+    /// The job over it.
+    job: Spec,
+    logs: Vec<Vec<u8>>,
+    reference: Reference,
+    categorizer: Categorizer,
+    zone: Zone,
+    folder: TempDir,
+}
+
+/// The movements of a partition, and how they are packed.
+type Partition = (Vec<Chunk>, Option<(Packing, u64)>);
+
+/// Rows that the map parses before the first of them is categorized.
+const BATCH_ROWS: usize = 32;
+
+/// Sums of so few rows do not overflow.
+const FITS: &str = "a sum that fits";
+
+impl Data {
+    /// The users and sellers of the shipped bench job; of fewer rows, fewer in proportion.
+    pub fn new(rows: u64, seed: u64) -> Result<Data> {
+        let shipped = Bench::default();
+        let share = |of: u64| (of * rows / shipped.rows).clamp(1, of);
+        let (users, sellers) = (share(shipped.users), share(shipped.sellers.into()) as u32);
+        let spec = Spec { bench: Bench { rows, users, sellers, seed, ..shipped }, ..Spec::shipped() };
+        let folder = tempfile::tempdir()?;
+        let data = folder.path().join("made");
+        let made = pennymill::generate::generate(&bench::options(&spec, &data))?;
+        let logs = made.logs.iter().map(|log| std::fs::read(data.join(&log.name)));
+        let logs = logs.collect::<std::io::Result<_>>()?;
+        let job = bench::spending(&spec, &data, &folder.path().join("lake"));
+        let reference = Reference::load(&job, crowd::read)?;
+        let (categorizer, zone) = (Categorizer::of(&reference)?, zone(&job));
+        Ok(Data { made, spec, job, logs, reference, categorizer, zone, folder })
+    }
+
+    /// Whole lines, about as many bytes at a time as the map reads.
+    fn blocks(&self) -> Vec<&[u8]> {
+        let mut blocks = Vec::new();
+        for log in &self.logs {
+            let mut rest = log.as_slice();
+            while !rest.is_empty() {
+                let read = &rest[..rest.len().min(READ_BYTES)];
+                let newline = read.iter().rposition(|byte| *byte == b'\n');
+                let (block, next) = rest.split_at(newline.expect("logs are of short lines") + 1);
+                blocks.push(block);
+                rest = next;
+            }
+        }
+        blocks
+    }
+
+    fn transactions(&self) -> Vec<Transaction<'_>> {
+        let (mut rows, mut separators) = (Vec::new(), Separators::default());
+        for block in self.blocks() {
+            parse_block(block, &mut separators, &self.zone, |row| rows.push(row));
+        }
+        rows
+    }
+
+    /// About as a run would choose it, but a few partitions also for few rows.
+    fn partitioner(&self) -> Partitioner {
+        let (mut sample, first_month) = (Sample::default(), self.zone.months().first);
+        for row in self.transactions() {
+            sample.add(row.user_id, row.month.since(first_month).expect("parsing checked the month"));
+        }
+        let count = self.made.rows.div_ceil(PARTITION_ROWS_TARGET).max(4) as usize;
+        Partitioner::from_sample(sample, count, self.reference.categories.count())
+    }
+
+    /// What the map came to, and the chunks of each partition.
+    fn map(&self, blocks: &[&[u8]], partitioner: &Partitioner) -> (Outcome, Vec<Vec<Chunk>>) {
+        let categories = self.reference.categories.count();
+        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None, categories };
+        let mut memo = Memo::new(&self.categorizer);
+        let mut scatter = Scatter::new(partitioner, Kept(vec![Vec::new(); partitioner.count()]));
+        let mut mapper = Mapper::new(&rules, &mut memo, &mut scatter, ());
+        for &bytes in blocks {
+            mapper.map(Block::Lines { offset: 0, bytes });
+        }
+        let (outcome, ()) = mapper.finish();
+        (outcome, scatter.finish().0)
+    }
+
+    fn partitions(&self) -> Vec<Partition> {
+        let partitioner = self.partitioner();
+        let chunks = self.map(&self.blocks(), &partitioner).1.into_iter().enumerate();
+        chunks.map(|(index, chunks)| (chunks, partitioner.packing(index))).collect()
+    }
+
+    /// The groups of each month, in the order of users.
+    pub fn groups(&self) -> Vec<Vec<Spend>> {
+        let mut by_month: BTreeMap<u32, Vec<Spend>> = BTreeMap::new();
+        for (chunks, packing) in self.partitions() {
+            for (month, groups) in table::sum_up(chunks, packing).expect(FITS).months {
+                by_month.entry(month).or_default().extend(groups);
+            }
+        }
+        by_month.into_values().collect()
+    }
+
+    fn encoded(&self, groups: &[Vec<Spend>]) -> Vec<Bytes> {
+        let encode = |groups: &Vec<Spend>| monthly::encode(groups, &self.reference.categories);
+        groups.iter().map(|groups| encode(groups).expect("groups are a table")).collect()
+    }
+}
+
+/// Keeps all chunks in memory.
+struct Kept(Vec<Vec<Chunk>>);
+
+impl ChunkSink for Kept {
+    fn take(&mut self, partition: usize, chunk: Chunk) {
+        self.0[partition].push(chunk);
+    }
+}
+
+fn stage<'a>(name: &'static str, run: impl FnMut() -> (Duration, Checksum) + 'a) -> Stage<'a> {
+    Stage { name, run: Box::new(run) }
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let since = Instant::now();
+    let result = work();
+    (since.elapsed(), result)
+}
+
+fn checksum(bytes: &[u8]) -> Checksum {
+    xxhash_rust::xxh3::xxh3_64(bytes).into()
+}
+
+/// Depends on every field and on the order.
+pub fn checksum_of_groups(groups: &[Vec<Spend>]) -> Checksum {
+    groups.iter().flatten().fold(0, |sum, group| {
+        let Spend { user_id, category, amount_cents, transaction_count } = *group;
+        let fields: [Checksum; 4] =
+            [user_id.into(), category.0.into(), amount_cents.into(), transaction_count.into()];
+        fields.iter().fold(sum, |sum: Checksum, field| sum.wrapping_mul(31).wrapping_add(*field))
+    })
+}
+
+/// Parses the rows of a block, the quick way and else the whole way, as the map does.
+fn parse_block<'b>(
+    block: &'b [u8],
+    separators: &mut Separators,
+    zone: &Zone,
+    mut on_row: impl FnMut(Transaction<'b>),
+) {
+    separators.index(block);
+    let separators = &*separators;
+    let (mut start, mut positions) = (0, separators.positions());
+    while start < block.len() {
+        let fields = Fields::of_line(block, start, positions);
+        let quick = fields.and_then(|f| Some((quick::parse(block, f, separators, zone)?, f.next)));
+        let (taken, next) = match quick {
+            Some((row, next)) => {
+                on_row(row);
+                (4, next)
+            }
+            None => {
+                let newline = positions.iter().position(|at| block[*at as usize] == b'\n');
+                let newline = newline.expect("a block is of whole lines");
+                let end = positions[newline] as usize;
+                if let Line::Transaction(row) = parse_line(&block[start..end], zone) {
+                    on_row(row);
+                }
+                (newline + 1, end + 1)
+            }
+        };
+        (start, positions) = (next, &positions[taken..]);
+    }
+}
+
+/// All files of a data set, on disk. Checksum: of the logs' checksums.
+pub fn generate(data: &Data) -> Stage<'_> {
+    stage("generate", move || {
+        let folder = tempfile::tempdir_in(data.folder.path()).expect("room for another data set");
+        let options = bench::options(&data.spec, folder.path());
+        let (elapsed, made) = timed(|| pennymill::generate::generate(&options));
+        let made = made.expect("what was generated can be generated again");
+        let checksums: String = made.logs.iter().map(|log| log.sha256.as_str()).collect();
+        (elapsed, checksum(checksums.as_bytes()))
+    })
+}
+
+/// Finding tabs and newlines. Checksum: how many there are.
+pub fn separators(data: &Data) -> Stage<'_> {
+    let (blocks, mut separators) = (data.blocks(), Separators::default());
+    stage("separators", move || {
+        timed(|| {
+            let mut found = 0;
+            for block in &blocks {
+                separators.index(block);
+                found += separators.positions().len();
+            }
+            found as Checksum
+        })
+    })
+}
+
+/// Separators and parsing. Checksum: the net cents.
+pub fn parse(data: &Data) -> Stage<'_> {
+    let (blocks, mut separators) = (data.blocks(), Separators::default());
+    stage("parse", move || {
+        timed(|| {
+            let mut cents = 0;
+            for block in &blocks {
+                parse_block(block, &mut separators, &data.zone, |row| {
+                    cents += Checksum::from(row.amount_cents);
+                });
+            }
+            cents
+        })
+    })
+}
+
+/// The fingerprint of what the logs say. Checksum: of the fingerprint.
+pub fn content(data: &Data) -> Stage<'_> {
+    let lines = data.logs.iter().flat_map(|log| log.split_inclusive(|byte| *byte == b'\n'));
+    let lines: Vec<&[u8]> = lines.collect();
+    stage("content", move || {
+        let (elapsed, content) = timed(|| {
+            let mut content = Content::default();
+            lines.iter().for_each(|line| content.add(line));
+            content
+        });
+        (elapsed, checksum(content.to_string().as_bytes()))
+    })
+}
+
+/// One worker's memory of sellers, from empty. Checksum: the sum of the categories' numbers.
+pub fn categorize(data: &Data) -> Stage<'_> {
+    let rows = data.transactions();
+    stage("categorize", move || {
+        timed(|| {
+            let (mut memo, mut sum) = (Memo::new(&data.categorizer), 0);
+            for batch in rows.chunks(BATCH_ROWS) {
+                let mut hashes = [0; BATCH_ROWS];
+                hashes.iter_mut().zip(batch).for_each(|(hash, row)| *hash = memo.hash(row.seller));
+                for (row, hash) in batch.iter().zip(hashes) {
+                    sum += Checksum::from(memo.categorize_hashed(row, hash).category.0);
+                }
+            }
+            sum
+        })
+    })
+}
+
+/// The whole map of one worker, from blocks to movements by partition. Checksum: the accepted rows.
+pub fn map(data: &Data) -> Stage<'_> {
+    let (blocks, partitioner) = (data.blocks(), data.partitioner());
+    stage("map", move || {
+        let (elapsed, (outcome, _)) = timed(|| data.map(&blocks, &partitioner));
+        (elapsed, outcome.accepted.into())
+    })
+}
+
+/// Adding up all partitions. Checksum: the net cents of the groups.
+pub fn sum_up(data: &Data) -> Stage<'_> {
+    let partitions = data.partitions();
+    stage("sum_up", move || {
+        let partitions = partitions.clone();
+        let sum = |(chunks, packing)| table::sum_up(chunks, packing).expect(FITS);
+        let (elapsed, sums) = timed(|| partitions.into_iter().map(sum).collect::<Vec<Sums>>());
+        let groups = sums.iter().flat_map(|sums| &sums.months).flat_map(|(_, groups)| groups);
+        (elapsed, groups.map(|group| Checksum::from(group.amount_cents)).sum())
+    })
+}
+
+/// Groups to Parquet, a part for each month. Checksum: of the bytes.
+pub fn encode(data: &Data) -> Stage<'_> {
+    let groups = data.groups();
+    stage("encode", move || {
+        let (elapsed, parts) = timed(|| data.encoded(&groups));
+        (elapsed, parts.iter().map(|part| checksum(part)).sum())
+    })
+}
+
+/// Parquet to groups. Checksum: of the groups.
+pub fn decode(data: &Data) -> Stage<'_> {
+    let parts = data.encoded(&data.groups());
+    stage("decode", move || {
+        let read = |part: &Bytes| read_groups(part.clone(), &data.reference.categories, "a part");
+        let (elapsed, groups) = timed(|| parts.iter().map(read).collect::<Result<Vec<_>>>());
+        (elapsed, checksum_of_groups(&groups.expect("a part that was just written")))
+    })
+}
+
+/// The whole job, from logs on disk to a lake on disk. Checksum: the net cents.
+pub fn job(data: &Data) -> Stage<'_> {
+    stage("job", move || {
+        let (elapsed, published) = timed(|| publish(&data.job, None, &tuning(&data.job)));
+        let (report, _) = published.expect("the job runs");
+        std::fs::remove_dir_all(&data.job.output.lake).expect("there is a lake, and it is ours");
+        (elapsed, report.amount_cents.net.into())
+    })
+}

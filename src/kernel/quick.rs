@@ -1,0 +1,262 @@
+//! The quick way to parse a line in the commonest form.
+//!
+//! In: a line whose fields are known. Out: what [`parse_line`](super::parse::parse_line) makes of
+//! it, or nothing: then the line is for `parse_line` itself.
+//! The form: a user id of up to 16 digits, `2025-01-31T23:59:59Z` at an instant within the month it
+//! names, an amount with two decimals and up to eight digits before them.
+//! Invariant: never another answer than `parse_line`; every byte is looked at, eight at a time.
+
+use super::separators::Separators;
+use crate::domain::transaction::{SELLER_BYTES_MAX, Transaction};
+use crate::domain::zone::Zone;
+use crate::limits::LINE_BYTES_MAX;
+
+/// Where a line's fields stand in its block.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    pub start: usize,
+    /// The three tabs.
+    pub tabs: [usize; 3],
+    /// Behind the last byte of the amount.
+    pub end: usize,
+    /// Where the next line starts.
+    pub next: usize,
+}
+
+impl Fields {
+    /// The fields of the line that starts at `start`, before all of `separators`. None if it has
+    /// not just three tabs and then a newline, or is longer than a line may be.
+    #[inline]
+    pub fn of_line(block: &[u8], start: usize, separators: &[u32]) -> Option<Fields> {
+        let [first, second, third, newline] = separators.first_chunk::<4>()?.map(|at| at as usize);
+        let is_tab = |at: usize| block[at] == b'\t';
+        let next = newline + 1;
+        if !(is_tab(first) && is_tab(second) && is_tab(third)) || is_tab(newline) {
+            return None;
+        }
+        if next - start > LINE_BYTES_MAX {
+            return None;
+        }
+        let end = if block[newline - 1] == b'\r' { newline - 1 } else { newline };
+        Some(Fields { start, tabs: [first, second, third], end, next })
+    }
+}
+
+/// Parses the line if it has the common form. `separators` are those of the block.
+#[inline]
+pub fn parse<'a>(
+    block: &'a [u8],
+    fields: Fields,
+    separators: &Separators,
+    zone: &Zone,
+) -> Option<Transaction<'a>> {
+    let Fields { start, tabs: [first, second, third], end, .. } = fields;
+    let user_id = user_id(block, start, first)?;
+    let (at_seconds, index) = time(block, first + 1, second, zone)?;
+    let seller = &block[second + 1..third];
+    if seller.is_empty() || seller.len() > SELLER_BYTES_MAX {
+        return None;
+    }
+    let seller = match separators.is_plain(second + 1..third) {
+        // SAFETY: ASCII is UTF-8.
+        true => unsafe { std::str::from_utf8_unchecked(seller) },
+        false if seller.contains(&0) => return None,
+        false => std::str::from_utf8(seller).ok()?,
+    };
+    let amount_cents = amount_cents(block, third + 1, end)?;
+    let (occurred_at_micros, month) = (at_seconds * 1_000_000, zone.month(index));
+    Some(Transaction { user_id, occurred_at_micros, month, seller, amount_cents })
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x80 * ONES;
+const ZEROS: u64 = b'0' as u64 * ONES;
+
+/// Eight bytes, the first one lowest.
+#[inline]
+fn load(block: &[u8], at: usize) -> Option<u64> {
+    block.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+}
+
+/// The `count` digits, 1 to 8, that stand before `end`. None if one of them is none, or less than
+/// eight bytes stand there.
+#[inline]
+fn digits(block: &[u8], end: usize, count: usize) -> Option<u64> {
+    let word = load(block, end.checked_sub(8)?)? ^ ZEROS;
+    // What stands before the digits goes, and leaves zeros.
+    let digits = word >> (8 * (8 - count)) << (8 * (8 - count));
+    all_at_most(digits, 9 * ONES).then(|| {
+        let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+        let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+        fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff
+    })
+}
+
+/// Whether each byte is at most the one in `limits`, all of which are below 128.
+#[inline]
+fn all_at_most(bytes: u64, limits: u64) -> bool {
+    // Without a high bit nothing is carried from byte to byte.
+    (bytes | (bytes & !HIGHS).wrapping_add(!HIGHS - limits)) & HIGHS == 0
+}
+
+#[inline]
+fn user_id(block: &[u8], start: usize, end: usize) -> Option<u64> {
+    let count = end - start;
+    if count > 1 && block[start] == b'0' {
+        return None;
+    }
+    match count {
+        1..=8 => digits(block, end, count),
+        9..=16 => Some(digits(block, end - 8, count - 8)? * 100_000_000 + digits(block, end, 8)?),
+        _ => None,
+    }
+}
+
+/// Eight bytes of a timestamp: digits where a 0 stands, and what is no digit as it stands.
+#[derive(Clone, Copy)]
+struct Form {
+    bytes: u64,
+    /// How far a byte may lie from the form: 9 for digits, else 0.
+    limits: u64,
+}
+
+impl Form {
+    const fn new(text: &[u8; 8]) -> Form {
+        let (mut limits, mut at) = (0, 0);
+        while at < 8 {
+            if text[at] == b'0' {
+                limits |= 9 << (8 * at);
+            }
+            at += 1;
+        }
+        Form { bytes: u64::from_le_bytes(*text), limits }
+    }
+
+    /// Of each two digits side by side, ten times the first and the second, where the first stood.
+    #[inline]
+    fn pairs(self, word: u64) -> Option<u64> {
+        let digits = word ^ self.bytes;
+        all_at_most(digits, self.limits).then(|| digits.wrapping_mul(10).wrapping_add(digits >> 8))
+    }
+}
+
+const DATE: Form = Form::new(b"0000-00-");
+const HOUR: Form = Form::new(b"00T00:00");
+const SECOND: Form = Form::new(b":00:00Z\t");
+
+/// The instant in seconds, and the index of its month.
+#[inline]
+fn time(block: &[u8], start: usize, end: usize, zone: &Zone) -> Option<(i64, u32)> {
+    if end - start != 20 {
+        return None;
+    }
+    let date = DATE.pairs(load(block, start)?)?;
+    let hour = HOUR.pairs(load(block, start + 8)?)?;
+    let second = SECOND.pairs(load(block, start + 13)?)?;
+    let pair = |word: u64, at: u32| (word >> (8 * at) & 0xff) as u32;
+    let (year, month) = (pair(date, 0) * 100 + pair(date, 2), pair(date, 5));
+    let (day, hour, minute, second) = (pair(hour, 0), pair(hour, 3), pair(hour, 6), pair(second, 4));
+    if hour > 23 || minute > 59 || second > 59 || month.wrapping_sub(1) > 11 {
+        return None;
+    }
+    let index = (year * 12 + month - 1).checked_sub(zone.months().first.number())?;
+    let (first_day, next_month) = zone.days_of(index)?;
+    let day = first_day + day as i32 - 1;
+    if day < first_day || day >= next_month {
+        return None;
+    }
+    let at = i64::from(day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    // Near its edges the job's month may be another one.
+    zone.holds(index, at).then_some((at, index))
+}
+
+#[inline]
+fn amount_cents(block: &[u8], start: usize, end: usize) -> Option<i64> {
+    let is_negative = block.get(start) == Some(&b'-');
+    let start = start + usize::from(is_negative);
+    let point = end.checked_sub(3)?;
+    let count = point.checked_sub(start)?;
+    let [b'.', tens, ones] = block[point..end] else { return None };
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    if count.wrapping_sub(1) > 7 || tens > 9 || ones > 9 {
+        return None;
+    }
+    let whole = digits(block, point, count)? as i64;
+    let cents = whole * 100 + i64::from(tens * 10 + ones);
+    Some(if is_negative { -cents } else { cents })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::parse::{Line, parse_line};
+    use proptest::prelude::*;
+
+    /// What the quick way makes of a line, behind some bytes of another one; at the end of a block
+    /// or not.
+    fn quickly<'a>(
+        block: &'a mut Vec<u8>,
+        line: &[u8],
+        before: &[u8],
+        zone: &Zone,
+    ) -> Option<Transaction<'a>> {
+        block.clear();
+        block.extend_from_slice(before);
+        block.extend_from_slice(line);
+        block.push(b'\n');
+        let mut separators = Separators::default();
+        separators.index(block);
+        let positions = separators.positions();
+        let before_line = positions.partition_point(|at| (*at as usize) < before.len());
+        let fields = Fields::of_line(block, before.len(), &positions[before_line..])?;
+        // What follows a newline is another line.
+        (fields.next == block.len()).then(|| parse(block, fields, &separators, zone))?
+    }
+
+    fn zone(name: &str) -> Zone {
+        Zone::new(name, "2024-01..2025-12".parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_common_form_is_parsed_and_nothing_near_it_is_parsed_otherwise() {
+        let common = b"12345678\t2025-02-28T23:59:59Z\tCAFE 12\t-1234.05";
+        let mut block = Vec::new();
+        for name in ["UTC", "America/New_York"] {
+            let zone = zone(name);
+            let found = quickly(&mut block, common, b"1\n", &zone).expect("it has the form");
+            assert_eq!((found.user_id, found.seller, found.amount_cents), (12_345_678, "CAFE 12", -123_405));
+            for at in 0..common.len() {
+                for byte in 0..=255u8 {
+                    let mut line = common.to_vec();
+                    line[at] = byte;
+                    let slowly = parse_line(&line, &zone);
+                    if let Some(quick) = quickly(&mut block, &line, b"xxxxxxx1\n", &zone) {
+                        assert_eq!(slowly, Line::Transaction(quick), "{at} {byte}");
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn what_it_parses_is_what_is_parsed_slowly(
+            user in "[0-9]{1,20}|[0-9x]{1,9}",
+            time in "20[012][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]Z|2024-02-(28|29|30)T23:59:59Z|2025-0[12]-01T0[0-9]:00:00Z|[0-9]{10}",
+            seller in "[a-z ]{0,12}|é\0?|[A-Z]{250,257}",
+            amount in "-?[0-9]{1,10}(\\.[0-9]{2})?|-?[0-9.-]{0,6}",
+            before in "|[0-9\n]{0,12}",
+            in_utc in any::<bool>(),
+        ) {
+            let zone = zone(if in_utc { "UTC" } else { "Asia/Tokyo" });
+            let line = format!("{user}\t{time}\t{seller}\t{amount}");
+            let mut block = Vec::new();
+            let quick = quickly(&mut block, line.as_bytes(), before.as_bytes(), &zone);
+            if let Some(quick) = quick {
+                prop_assert_eq!(parse_line(line.as_bytes(), &zone), Line::Transaction(quick));
+            }
+        }
+    }
+}
