@@ -19,7 +19,7 @@ use pennymill::kernel::categorize::Categorizer;
 use pennymill::kernel::content::Content;
 use pennymill::kernel::fused::{MapRules, Mapper, Outcome};
 use pennymill::kernel::keyed::Key;
-use pennymill::kernel::memo::Memo;
+use pennymill::kernel::memo::{Known, Memo};
 use pennymill::kernel::parse::{Line, parse_line};
 use pennymill::kernel::partition::{Chunk, ChunkSink, Packing, Partitioner, Sample, Scatter};
 use pennymill::kernel::quick::{self, Fields};
@@ -126,7 +126,8 @@ impl Data {
     fn map(&self, blocks: &[&[u8]], partitioner: &Partitioner) -> (Outcome, Vec<Vec<Chunk>>) {
         let categories = self.reference.categories.count();
         let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None, categories };
-        let mut memo = Memo::new(&self.categorizer);
+        let known = Known::new(&self.categorizer);
+        let mut memo = Memo::new(&known);
         let mut scatter = Scatter::new(partitioner, Kept(vec![Vec::new(); partitioner.count()]));
         let mut mapper = Mapper::new(&rules, &mut memo, &mut scatter, ());
         for &bytes in blocks {
@@ -286,10 +287,12 @@ pub fn categorize(data: &Data) -> Stage<'_> {
     let rows = data.transactions();
     stage("categorize", move || {
         timed(|| {
-            let (mut memo, mut sum) = (Memo::new(&data.categorizer), 0);
+            let known = Known::new(&data.categorizer);
+            let (mut memo, mut sum) = (Memo::new(&known), 0);
             for batch in rows.chunks(BATCH_ROWS) {
                 let mut hashes = [0; BATCH_ROWS];
                 hashes.iter_mut().zip(batch).for_each(|(hash, row)| *hash = memo.hash(row.seller));
+                hashes.iter().for_each(|hash| memo.approach(*hash));
                 for (row, hash) in batch.iter().zip(hashes) {
                     sum += Checksum::from(memo.categorize_hashed(row, hash).category.0);
                 }

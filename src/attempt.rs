@@ -299,7 +299,7 @@ impl Attempt<'_> {
             let categories = &self.reference.categories;
             let reduction = Reduction { mapped: &read.mapped, openings, months, categories, key: rules.key };
             let reduced = reduce(&reduction, &pool, &mut write);
-            cutter.finish().into_iter().for_each(|part| queue.push(part));
+            cutter.finish().into_iter().for_each(|part| drop(queue.push(part)));
             reduced
         })?;
         Ok((reduced, state.finish()?))

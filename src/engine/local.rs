@@ -14,7 +14,7 @@ use crate::input::fetch::Compression;
 use crate::input::plan::{LogObject, Split, splits};
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder};
-use crate::kernel::memo::{Memo, MemoCounts};
+use crate::kernel::memo::{Known, Memo, MemoCounts};
 use crate::kernel::partition::{Partitioner, Scatter};
 use crate::kernel::scan::Block;
 use crate::limits::{PIECE_BYTES, READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
@@ -86,7 +86,7 @@ struct Work<'a, R> {
     objects: &'a [LogObject],
     splits: &'a [Split],
     rules: &'a MapRules<'a>,
-    categorizer: &'a Categorizer,
+    known: &'a Known<'a>,
     partitioner: &'a Partitioner,
     shuffle: &'a Shuffle,
     tuning: &'a Tuning,
@@ -129,11 +129,12 @@ pub fn map<R: Record>(
     let partitioner = partition_by_sample(objects, rules)?;
     let shuffle = Shuffle::new(partitioner.count(), tuning.shuffle_bytes());
     let pool = tuning.pool()?;
+    let known = Known::new(categorizer);
     let work = Work {
         objects,
         splits: &splits,
         rules,
-        categorizer,
+        known: &known,
         partitioner: &partitioner,
         shuffle: &shuffle,
         tuning,
@@ -158,10 +159,8 @@ pub fn map<R: Record>(
 
 impl<'a, R: Record> Work<'a, R> {
     fn run_worker(&self) {
-        let mut hands = Hands {
-            memo: Memo::new(self.categorizer),
-            scatter: Scatter::new(self.partitioner, self.shuffle),
-        };
+        let mut hands =
+            Hands { memo: Memo::new(self.known), scatter: Scatter::new(self.partitioner, self.shuffle) };
         while let Some(task) = self.feed.next() {
             let done = match task {
                 Task::Split(index) => self.map_split(index, &mut hands),

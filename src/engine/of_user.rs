@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::input::plan::{LogObject, Split, splits};
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::Recorder;
-use crate::kernel::memo::Memo;
+use crate::kernel::memo::{Known, Memo};
 use crate::kernel::parse::{Line, parse_line};
 use crate::kernel::scan::Block;
 use rayon::prelude::*;
@@ -47,7 +47,8 @@ fn of_split(object: &LogObject, split: Split, wanted: &Wanted, read_bytes: usize
     // An accepted line spells its user in one way only.
     let user = format!("{}\t", wanted.user_id);
     let (mut lines, mut found) = (0, SplitRows::default());
-    let mut memo = Memo::new(wanted.categorizer);
+    let known = Known::new(wanted.categorizer);
+    let mut memo = Memo::new(&known);
     let read = scan(object, split, read_bytes, |block, _| {
         let bytes = match block {
             Block::Lines { bytes, .. } => bytes,

@@ -14,7 +14,7 @@ use crate::input::plan::{LogObject, Split};
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Mapper};
 use crate::kernel::keyed::Key;
-use crate::kernel::memo::Memo;
+use crate::kernel::memo::{Known, Memo};
 use crate::kernel::partition::{Chunk, ChunkSink, Partitioner, Sample, Scatter};
 use crate::limits::READ_BYTES;
 use crate::schema;
@@ -76,7 +76,8 @@ impl RawLogs {
         let categories = self.categories.count();
         let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None, categories };
         let partitioner = Partitioner::from_sample(Sample::default(), 1, 1);
-        let (mut memo, mut scatter) = (Memo::new(&self.categorizer), Scatter::new(&partitioner, Nowhere));
+        let known = Known::new(&self.categorizer);
+        let (mut memo, mut scatter) = (Memo::new(&known), Scatter::new(&partitioner, Nowhere));
         let whole = Split { object: index, start: 0, end: u64::MAX };
         let (mut line, mut wanted, mut failure) = (0, true, None);
         let read = scan(object, whole, READ_BYTES, |block, _| {

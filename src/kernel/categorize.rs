@@ -128,10 +128,15 @@ impl Categorizer {
             self.department(&descriptor, &found).unwrap_or(Decision { category, source, entry })
         });
         let keyword = if by_name.is_none() { self.by_keyword(&descriptor) } else { None };
+        let none = Decision { category: self.uncategorized, source: CategorySource::None, entry: 0 };
+        if self.choices.is_empty() && self.rules.count() == 0 && self.crowd.is_empty() {
+            // Nothing that goes by the normalised name.
+            let decision = by_name.or(keyword).unwrap_or(none);
+            return Seller { choices: None, rules: Vec::new(), decision };
+        }
         let name = normalize_name(name, folded);
         let name = if name.is_empty() { seller } else { &name };
         let decision = by_name.or_else(|| self.by_crowd(name)).or(keyword);
-        let none = Decision { category: self.uncategorized, source: CategorySource::None, entry: 0 };
         let mut seller = Seller {
             choices: self.choices.find(name),
             rules: self.rules.of_name(name),

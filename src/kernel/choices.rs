@@ -117,6 +117,10 @@ impl Choices {
         name
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     pub fn name(&self, name: ChosenName) -> &str {
         &self.names[name.get() as usize - 1]
     }

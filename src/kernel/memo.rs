@@ -1,10 +1,11 @@
-//! A worker's memory of sellers: the clever path runs once per distinct seller.
+//! A worker's memory of sellers, and what it shares with the others: the clever path runs once per
+//! distinct seller.
 //!
 //! In: transactions. Out: decisions, and how many of them were remembered.
 //! Invariant: memory is bounded, whatever sellers come; a decision is the same whether it is
 //! remembered or made anew.
 
-use super::categorize::{Categorizer, Decision};
+use super::categorize::{Categorizer, Decision, Seller};
 use super::choices::ChosenName;
 use super::fold::{REFERENCE_DIGITS_MIN, fold};
 use super::rules::RuleId;
@@ -14,6 +15,7 @@ use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
 use compact_str::CompactString;
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -48,13 +50,51 @@ impl MemoCounts {
     }
 }
 
-pub struct Memo<'a> {
+/// What all workers together have looked up.
+pub struct Known<'a> {
     categorizer: &'a Categorizer,
+    /// By folded text, each in the shard of its hash.
+    shards: Vec<Mutex<Lately<Seller>>>,
+    hasher: RandomState,
+}
+
+/// So many that two workers seldom want the same.
+const SHARDS: usize = 64;
+
+impl<'a> Known<'a> {
+    pub fn new(categorizer: &'a Categorizer) -> Known<'a> {
+        Known::of_size(categorizer, SELLERS_REMEMBERED_MAX)
+    }
+
+    fn of_size(categorizer: &'a Categorizer, most: usize) -> Known<'a> {
+        let shard = |_| Mutex::new(Lately::new(most / SHARDS));
+        Known { categorizer, shards: (0..SHARDS).map(shard).collect(), hasher: RandomState::new() }
+    }
+
+    fn shard(&self, folded: &str) -> MutexGuard<'_, Lately<Seller>> {
+        let shard = self.hasher.hash_one(folded) as usize % SHARDS;
+        self.shards[shard].lock().expect("no thread panics while it holds this")
+    }
+
+    fn get(&self, folded: &str) -> Option<Seller> {
+        self.shard(folded).get(folded)
+    }
+
+    /// Uses up the folded text. Two workers may look up the same at once: they find the same.
+    fn look_up(&self, seller: &str, folded: &mut String) -> Seller {
+        let key = CompactString::from(folded.as_str());
+        let found = self.categorizer.look_up_folded(seller, folded);
+        self.shard(&key).insert(key, found.clone());
+        found
+    }
+}
+
+pub struct Memo<'a> {
+    known: &'a Known<'a>,
     /// As printed, if short: most rows.
     by_text: Slots<Remembered>,
     /// As printed, if long.
-    by_long_text: Lately,
-    by_folded_text: Lately,
+    by_long_text: Lately<Remembered>,
     rule_sets: Vec<Box<[RuleId]>>,
     rule_set_ids: Map<Box<[RuleId]>, u32>,
     folded: String,
@@ -62,16 +102,15 @@ pub struct Memo<'a> {
 }
 
 impl<'a> Memo<'a> {
-    pub fn new(categorizer: &'a Categorizer) -> Memo<'a> {
-        Memo::of_size(categorizer, SELLERS_REMEMBERED_MAX)
+    pub fn new(known: &'a Known<'a>) -> Memo<'a> {
+        Memo::of_size(known, SELLERS_REMEMBERED_MAX)
     }
 
-    fn of_size(categorizer: &'a Categorizer, most: usize) -> Memo<'a> {
+    fn of_size(known: &'a Known<'a>, most: usize) -> Memo<'a> {
         let mut memo = Memo {
-            categorizer,
+            known,
             by_text: Slots::new(most.next_power_of_two()),
             by_long_text: Lately::new(most),
-            by_folded_text: Lately::new(most),
             rule_sets: Vec::new(),
             rule_set_ids: Map::default(),
             folded: String::new(),
@@ -125,7 +164,7 @@ impl<'a> Memo<'a> {
             0 => &[],
             set => &*self.rule_sets[set as usize],
         };
-        self.categorizer.decide(transaction, known.choices, rules, known.decision)
+        self.known.categorizer.decide(transaction, known.choices, rules, known.decision)
     }
 
     /// A text with a reference number may never come again, but its folded form does. Where
@@ -133,13 +172,18 @@ impl<'a> Memo<'a> {
     fn look_up(&mut self, seller: &str) -> Remembered {
         let mut folded = std::mem::take(&mut self.folded);
         let refers = fold(seller, &mut folded);
-        let known = match self.by_folded_text.get(&folded) {
-            Some(known) if !folded.is_empty() => {
+        let found = match self.known.get(&folded) {
+            Some(found) if !folded.is_empty() => {
                 self.counts.by_folded_text += 1;
-                known
+                found
             }
-            _ => self.look_up_folded(seller, &mut folded),
+            _ => {
+                self.counts.looked_up += 1;
+                self.known.look_up(seller, &mut folded)
+            }
         };
+        let rules = self.rule_set(found.rules);
+        let known = Remembered { decision: found.decision, choices: found.choices, rules };
         match refers || may_refer(seller) {
             true => {}
             false if seller.len() <= TEXT_BYTES_MAX => self.by_text.insert(seller, known),
@@ -149,21 +193,14 @@ impl<'a> Memo<'a> {
         known
     }
 
-    fn look_up_folded(&mut self, seller: &str, folded: &mut String) -> Remembered {
-        self.counts.looked_up += 1;
-        let key = CompactString::from(folded.as_str());
-        let found = self.categorizer.look_up_folded(seller, folded);
-        let rules = self.rule_set(found.rules);
-        let known = Remembered { decision: found.decision, choices: found.choices, rules };
-        self.by_folded_text.insert(key, known);
-        known
-    }
-
     fn rule_set(&mut self, rules: Vec<RuleId>) -> u32 {
+        // The usual case, for which nothing is looked for.
+        if rules.is_empty() && !self.rule_sets.is_empty() {
+            return 0;
+        }
         if self.rule_sets.len() > RULE_SETS_MAX {
             // What is remembered names sets by their index, so all is forgotten together.
-            *self =
-                Memo { counts: self.counts, ..Memo::of_size(self.categorizer, 2 * self.by_long_text.half) };
+            *self = Memo { counts: self.counts, ..Memo::of_size(self.known, 2 * self.by_long_text.half) };
         }
         let next = self.rule_sets.len() as u32;
         let id = *self.rule_set_ids.entry(rules.as_slice().into()).or_insert(next);
@@ -181,32 +218,32 @@ fn may_refer(seller: &str) -> bool {
 }
 
 /// What was asked for lately: at most so many, the others are forgotten by halves.
-struct Lately {
-    young: Map<CompactString, Remembered>,
+struct Lately<V> {
+    young: Map<CompactString, V>,
     /// Moves to the young when asked for, and is forgotten when they are many.
-    old: Map<CompactString, Remembered>,
+    old: Map<CompactString, V>,
     half: usize,
 }
 
-impl Lately {
-    fn new(most: usize) -> Lately {
+impl<V: Clone> Lately<V> {
+    fn new(most: usize) -> Lately<V> {
         Lately { young: Map::default(), old: Map::default(), half: most / 2 }
     }
 
     #[inline]
-    fn get(&mut self, text: &str) -> Option<Remembered> {
+    fn get(&mut self, text: &str) -> Option<V> {
         match self.young.get(text) {
-            Some(known) => Some(*known),
+            Some(known) => Some(known.clone()),
             None if self.old.is_empty() => None,
             None => {
                 let (text, known) = self.old.remove_entry(text)?;
-                self.insert(text, known);
+                self.insert(text, known.clone());
                 Some(known)
             }
         }
     }
 
-    fn insert(&mut self, text: CompactString, known: Remembered) {
+    fn insert(&mut self, text: CompactString, known: V) {
         if self.young.len() >= self.half {
             self.old = std::mem::take(&mut self.young);
         }
@@ -260,7 +297,8 @@ mod tests {
             most in 2..12usize,
         ) {
             let categorizer = categorizer();
-            let mut memo = Memo::of_size(&categorizer, most);
+            let known = Known::of_size(&categorizer, SHARDS * most);
+            let mut memo = Memo::of_size(&known, most);
             for (user_id, form, number, amount_cents) in rows {
                 let seller = match form {
                     0 => format!("ACME {number:04}"),
@@ -280,8 +318,9 @@ mod tests {
                 let expected = categorizer.decide(&transaction, fresh.choices, &fresh.rules, fresh.decision);
                 prop_assert_eq!(memo.categorize(&transaction), expected, "{}", seller);
                 prop_assert!(memo.by_text.texts() <= 2 * most);
+                let shard = known.shards.iter().map(|shard| shard.lock().unwrap());
+                prop_assert!(shard.map(|s| s.young.len() + s.old.len()).all(|texts| texts <= most + 1));
                 prop_assert!(memo.by_long_text.young.len() + memo.by_long_text.old.len() <= most + 1);
-                prop_assert!(memo.by_folded_text.young.len() + memo.by_folded_text.old.len() <= most + 1);
             }
         }
     }
@@ -289,7 +328,8 @@ mod tests {
     #[test]
     fn reference_numbers_are_looked_up_once() {
         let categorizer = categorizer();
-        let mut memo = Memo::new(&categorizer);
+        let known = Known::new(&categorizer);
+        let mut memo = Memo::new(&known);
         let month = "2025-01".parse().unwrap();
         for number in 0..1000 {
             let seller = format!("ACME {}", 70_000_000 + number);

@@ -152,13 +152,10 @@ pub struct PartCutter {
 pub type FullPart = (Month, usize, Vec<Spend>);
 
 impl PartCutter {
-    /// Adds the next groups of a month; hands out what is full. A part ends with a user.
-    pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(FullPart)) {
+    /// Adds the next groups of a month; hands out what is full, and goes on with the buffer that it
+    /// gets for it. A part ends with a user.
+    pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(FullPart) -> Vec<Spend>) {
         let (sequence, waiting) = self.waiting.entry(month).or_default();
-        // Room for the whole part at once, so that it is not copied while it grows.
-        if waiting.capacity() < PART_GROUPS {
-            waiting.reserve(PART_GROUPS + PART_GROUPS / 16);
-        }
         waiting.extend_from_slice(groups);
         while waiting.len() > PART_GROUPS {
             let last_user = waiting[PART_GROUPS - 1].user_id;
@@ -169,7 +166,8 @@ impl PartCutter {
                 break;
             }
             let rest = waiting.split_off(end);
-            emit((month, *sequence, std::mem::replace(waiting, rest)));
+            *waiting = emit((month, *sequence, std::mem::take(waiting)));
+            waiting.extend(rest);
             *sequence += 1;
         }
     }
@@ -193,6 +191,7 @@ pub struct PartQueue<'scope, 'a> {
 #[derive(Default)]
 pub struct QueueState {
     results: Mutex<Vec<Result<MonthPart>>>,
+    buffers: Mutex<Vec<Vec<Spend>>>,
     in_flight: Mutex<usize>,
     one_done: Condvar,
 }
@@ -207,8 +206,9 @@ impl<'scope, 'a> PartQueue<'scope, 'a> {
         PartQueue { scope, writer, state, in_flight_max: threads + 1 }
     }
 
-    /// Waits for a free place, then hands the part to the pool.
-    pub fn push(&self, (month, sequence, groups): FullPart) {
+    /// Waits for a free place, then hands the part to the pool. Out: the buffer of one that is done,
+    /// empty: memory that was used is cheaper than memory that is new.
+    pub fn push(&self, (month, sequence, mut groups): FullPart) -> Vec<Spend> {
         let mut in_flight = self.state.in_flight.lock().expect("no thread panics in here");
         while *in_flight >= self.in_flight_max {
             in_flight = self.state.one_done.wait(in_flight).expect("no thread panics in here");
@@ -218,8 +218,11 @@ impl<'scope, 'a> PartQueue<'scope, 'a> {
         self.scope.spawn(move |_| {
             let _place = InFlight(state);
             let result = writer.write(month, sequence, &groups);
+            groups.clear();
+            state.buffers.lock().expect("no thread panics in here").push(groups);
             state.results.lock().expect("no thread panics in here").push(result);
         });
+        state.buffers.lock().expect("no thread panics in here").pop().unwrap_or_default()
     }
 }
 
@@ -262,7 +265,10 @@ mod tests {
             let mut cutter = PartCutter::default();
             let mut parts = Vec::new();
             for chunk in groups.chunks(step * 3) {
-                cutter.add(month, chunk, |part| parts.push(part));
+                cutter.add(month, chunk, |part| {
+                    parts.push(part);
+                    Vec::new()
+                });
             }
             parts.extend(cutter.finish());
             parts
