@@ -83,9 +83,12 @@ pub struct Measure {
     pub extra: String,
 }
 
+/// How long a stage of a run took.
+type SecondsOf = fn(&Seconds) -> f64;
+
 /// In the order of a run. The total is more than the others together: reference tables are read
 /// between them.
-const STAGES: [(&str, fn(&Seconds) -> f64); 5] = [
+const STAGES: [(&str, SecondsOf); 5] = [
     ("plan", |seconds| seconds.plan),
     ("map", |seconds| seconds.map),
     ("reduce", |seconds| seconds.reduce),

@@ -41,7 +41,7 @@ where
     }
 
     /// The next result, once it is there; none behind the last.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn take_next(&mut self) -> Option<T> {
         let result = self.results.pop_front()?.recv().expect("a panic of a worker ends the scope");
         self.fill();
         Some(result)

@@ -71,7 +71,7 @@ pub fn reduce(
         let mut merging: BTreeMap<Month, Merging> = BTreeMap::new();
         for partition in 0..partitioner.count() {
             let end = partitioner.end(partition);
-            let sums = sums.next().expect("each partition is summed")?;
+            let sums = sums.take_next().expect("each partition is summed")?;
             reduced.add(&sums);
             for (index, groups) in sums.months {
                 let month = reduction.months.first.plus(index).expect("parsing checked the month");
@@ -79,7 +79,7 @@ pub fn reduce(
             }
             // Many parts may begin in one partition: each is taken when those before it are done.
             while let Some(part) = parts.next_if(|part| end.is_none_or(|end| part.first_user < end)) {
-                let (groups, totals) = decoded.next().expect("each part is decoded")?;
+                let (groups, totals) = decoded.take_next().expect("each part is decoded")?;
                 reduced.opening = reduced.opening.plus(totals);
                 let of_month = merging.entry(part.month).or_default();
                 of_month.close_until(Some(part.first_user), |groups| on_groups(part.month, groups))?;

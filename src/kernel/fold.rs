@@ -33,8 +33,10 @@ pub fn fold(raw: &str, folded: &mut String) -> bool {
         true => (raw.len(), split(raw.as_bytes(), &mut out)),
         false => {
             // Up, then down: `ß` is `ss` however it is printed. Either can bring combining marks of
-            // its own, so marks are dropped after both.
-            let plain = raw.nfkd().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkd();
+            // its own, so marks are dropped after both. Up once before letters and marks are taken
+            // apart: a mark that is a letter in upper case (the iota subscript) stays in its place.
+            let upper = raw.chars().flat_map(char::to_uppercase).nfkd();
+            let plain = upper.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkd();
             let plain = plain.filter(|c| !is_accent(*c) && *c != '’');
             let mut letters = String::with_capacity(raw.len());
             plain.for_each(|c| letters.push_str(plain_letters(c).unwrap_or(c.encode_utf8(&mut [0; 4]))));

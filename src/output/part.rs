@@ -46,7 +46,7 @@ pub fn encode(
     let mut bytes = Vec::new();
     // The columns say all themselves; how Arrow held them is no reader's concern.
     let options = ArrowWriterOptions::new()
-        .with_properties(schema::writer_properties(sorted))
+        .with_properties(schema::writer_properties(schema, sorted))
         .with_skip_arrow_metadata(true);
     let writer = ArrowWriter::try_new_with_options(&mut bytes, schema.clone(), options);
     let mut writer = writer.map_err(broken)?;
