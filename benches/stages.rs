@@ -22,7 +22,7 @@ use pennymill::kernel::keyed::Key;
 use pennymill::kernel::memo::{Known, Memo};
 use pennymill::kernel::parse::{Line, parse_line};
 use pennymill::kernel::partition::{Chunk, ChunkSink, Packing, Partitioner, Sample, Scatter};
-use pennymill::kernel::quick::{self, Fields};
+use pennymill::kernel::quick::Lines;
 use pennymill::kernel::scan::Block;
 use pennymill::kernel::separators::Separators;
 use pennymill::kernel::table::{self, Sums};
@@ -124,8 +124,7 @@ impl Data {
 
     /// What the map came to, and the chunks of each partition.
     fn map(&self, blocks: &[&[u8]], partitioner: &Partitioner) -> (Outcome, Vec<Vec<Chunk>>) {
-        let categories = self.reference.categories.count();
-        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None, categories };
+        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None };
         let known = Known::new(&self.categorizer);
         let mut memo = Memo::new(&known);
         let mut scatter = Scatter::new(partitioner, Kept(vec![Vec::new(); partitioner.count()]));
@@ -193,7 +192,7 @@ pub fn checksum_of_groups(groups: &[Vec<Spend>]) -> Checksum {
     })
 }
 
-/// Parses the rows of a block, the quick way and else the whole way, as the map does.
+/// Parses the rows of a block as the map does.
 fn parse_block<'b>(
     block: &'b [u8],
     separators: &mut Separators,
@@ -201,27 +200,14 @@ fn parse_block<'b>(
     mut on_row: impl FnMut(Transaction<'b>),
 ) {
     separators.index(block);
-    let separators = &*separators;
-    let (mut start, mut positions) = (0, separators.positions());
-    while start < block.len() {
-        let fields = Fields::of_line(block, start, positions);
-        let quick = fields.and_then(|f| Some((quick::parse(block, f, separators, zone)?, f.next)));
-        let (taken, next) = match quick {
-            Some((row, next)) => {
-                on_row(row);
-                (4, next)
-            }
-            None => {
-                let newline = positions.iter().position(|at| block[*at as usize] == b'\n');
-                let newline = newline.expect("a block is of whole lines");
-                let end = positions[newline] as usize;
-                if let Line::Transaction(row) = parse_line(&block[start..end], zone) {
-                    on_row(row);
-                }
-                (newline + 1, end + 1)
-            }
-        };
-        (start, positions) = (next, &positions[taken..]);
+    for (range, quick) in Lines::new(block, separators, zone) {
+        let line = &block[range];
+        match quick
+            .map_or_else(|| parse_line(line.strip_suffix(b"\n").unwrap_or(line), zone), Line::Transaction)
+        {
+            Line::Transaction(row) => on_row(row),
+            _ => panic!("a generated line was refused"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! that another run took it. Invariant: opening + parsed = closing as read back, in rows, in
 //! cents and by the keyed total, or nothing is committed.
 
+mod checks;
 mod records;
 
 use crate::domain::alert::Alert;
@@ -13,14 +14,14 @@ use crate::engine::reduce::{Reduced, Reduction, reduce};
 use crate::engine::settle::{Verdict, settle};
 use crate::error::{Error, Kind, Result};
 use crate::input::ledger::{Ledger, Status};
-use crate::input::plan::{Held, LogObject, splits};
+use crate::input::plan::{Held, LogObject};
 use crate::input::published::{OpeningPart, PartFile};
 use crate::input::reference::{Reference, zone};
 use crate::job::spec::Spec;
 use crate::job::values::AsOf;
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Outcome};
-use crate::kernel::keyed::{GroupTotals, Key};
+use crate::kernel::keyed::Key;
 use crate::limits::RUN_SECONDS_MAX;
 use crate::output::alerts::{not_yet_emitted, to_ndjson, to_parquet};
 use crate::output::commit;
@@ -33,6 +34,7 @@ use crate::output::transactions::TransactionWriter;
 use crate::progress::Progress;
 use crate::report::{Report, RunOutcome};
 use bytes::Bytes;
+use checks::{hold_to_ledger, verify};
 use records::{entry, fill, inputs, months};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -108,8 +110,7 @@ impl Attempt<'_> {
     /// The whole attempt. Fills in the report as it goes.
     pub fn run(&self, wish: &Wish, report: &mut Report) -> Result<Ended> {
         let zone = zone(self.spec);
-        let (key, categories) = (Key::random(), self.reference.categories.count());
-        let rules = MapRules { zone: &zone, key, only_month: wish.rebuilt_month(), categories };
+        let rules = MapRules { zone: &zone, key: Key::random(), only_month: wish.rebuilt_month() };
         let since = Instant::now();
         let read = self.read(wish, &rules)?;
         report.seconds.map += since.elapsed().as_secs_f64();
@@ -121,7 +122,7 @@ impl Attempt<'_> {
         let since = Instant::now();
         self.progress.begin("reduce");
         let closing = self.close(wish, &read, &rules)?;
-        self.verify(&read, &closing)?;
+        verify(&read, &closing)?;
         report.seconds.reduce += since.elapsed().as_secs_f64();
         let since = Instant::now();
         self.progress.begin("publish");
@@ -144,7 +145,7 @@ impl Attempt<'_> {
             let (mut mapped, transactions) = self.map(&run_id, &objects, rules, &categorizer)?;
             let verdicts = match wish {
                 Wish::Count(_) => self.judge(&objects, &mapped),
-                Wish::Rebuild(month, _) => self.hold_to_ledger(*month, &objects, &mapped)?,
+                Wish::Rebuild(month, _) => hold_to_ledger(*month, &objects, &mapped, &self.head.ledger)?,
             };
             let outcomes = std::mem::take(&mut mapped.outcomes);
             let judged = objects.into_iter().zip(outcomes).zip(verdicts);
@@ -176,14 +177,12 @@ impl Attempt<'_> {
         if !self.spec.output.transactions {
             return Ok((map(objects, rules, categorizer, &self.tuning, &(), &on_read)?, Vec::new()));
         }
-        let splits = splits(objects, self.tuning.split_bytes);
         let writer = TransactionWriter {
             table: self.lake.place.child(TRANSACTIONS),
             run_id,
             categories: &self.reference.categories,
             categorizer,
             objects,
-            splits: &splits,
             state: Mutex::default(),
         };
         let mapped = map(objects, rules, categorizer, &self.tuning, &writer, &on_read)?;
@@ -197,27 +196,6 @@ impl Attempt<'_> {
     fn judge(&self, objects: &[LogObject], mapped: &Mapped) -> Vec<Verdict> {
         let limit = self.spec.limits.rejects_max_ratio.0;
         settle(objects, &mapped.outcomes, &self.head.ledger, limit)
-    }
-
-    /// A rebuild reads what was counted, all of it and nothing else.
-    fn hold_to_ledger(&self, month: Month, objects: &[LogObject], mapped: &Mapped) -> Result<Vec<Verdict>> {
-        for (object, outcome) in objects.iter().zip(&mapped.outcomes) {
-            let refuse = |what: &str| Error::new(Kind::InputRefused, what.to_string()).at(&object.name);
-            let outcome = outcome.as_ref().map_err(|damage| refuse(damage))?;
-            let entry = &self.head.ledger.entries[&object.name];
-            if outcome.content.to_string() != entry.content_hash {
-                return Err(
-                    refuse("its content is not what was counted").advise("restore the object as it was")
-                );
-            }
-            let share = outcome.by_month.get(&month).copied().unwrap_or_default();
-            let counted = entry.months.iter().find(|m| m.month == month);
-            if counted.map(|m| (m.rows, m.net_cents)) != Some((share.rows, share.net_cents)) {
-                let error = refuse("its rows of the month are not those that were counted");
-                return Err(error.advise("use the months and the time zone it was counted with"));
-            }
-        }
-        Ok(vec![Verdict::Kept; objects.len()])
     }
 
     fn all_held(&self, read: &Read) -> Vec<Held> {
@@ -303,28 +281,6 @@ impl Attempt<'_> {
             reduced
         })?;
         Ok((reduced, state.finish()?))
-    }
-
-    /// The checks that stand between what was written and its commit.
-    fn verify(&self, read: &Read, closing: &Closing) -> Result<()> {
-        let (sum, reduced) = (&read.sum, &closing.reduced);
-        let counted: u64 = sum.by_source.iter().sum();
-        let closed = closing.parts.iter().fold(GroupTotals::default(), |sum, part| sum.plus(part.totals));
-        let follows =
-            |pair: &[MonthPart]| pair[0].month != pair[1].month || pair[0].users.1 < pair[1].users.0;
-        let checks = [
-            ("users rise from part to part", closing.parts.windows(2).all(follows)),
-            ("rows parsed and reduced", reduced.rows == counted),
-            ("positive cents parsed and reduced", reduced.positive_cents == sum.positive_cents),
-            ("negative cents parsed and reduced", reduced.negative_cents == sum.negative_cents),
-            ("transactions", closed.transactions == reduced.opening.transactions + counted),
-            ("cents", closed.net_cents == reduced.opening.net_cents + sum.net_cents()),
-            ("the keyed total", closed.keyed == reduced.opening.keyed.plus(sum.keyed)),
-        ];
-        match checks.iter().find(|(_, holds)| !holds) {
-            Some((name, _)) => Err(Error::invariant(format!("opening + movements is not closing: {name}"))),
-            None => Ok(()),
-        }
     }
 
     /// Writes alerts, rejects and the ledger; what the manifest says of them.

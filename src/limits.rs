@@ -10,9 +10,6 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// How much of a log is read at once, into a buffer that is used again: it stays in a core's cache.
 pub const READ_BYTES: usize = 256 * 1024;
 
-/// How much of a decompressed log one worker maps at once.
-pub const PIECE_BYTES: usize = READ_BYTES;
-
 /// How much of a remote object one request asks for; large enough that latency is hidden,
 /// small enough for the client's 30 s body timeout.
 pub const REMOTE_REQUEST_BYTES: u64 = 8 * 1024 * 1024;
@@ -42,7 +39,8 @@ pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
 /// What the rejects of one object may take in memory; an object with more is held.
 pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Distinct sellers that one worker remembers the category of, as printed, and as many folded.
+/// Distinct sellers that one worker remembers the category of, as printed; and that all together
+/// remember, folded.
 pub const SELLERS_REMEMBERED_MAX: usize = 256 * 1024;
 
 /// Words of one keyword.
@@ -64,8 +62,8 @@ pub const RUN_SECONDS_MAX: u64 = 24 * 3600;
 const _: () = {
     assert!(LINE_BYTES_MAX < READ_BYTES);
     assert!((READ_BYTES as u64) < SPLIT_BYTES);
-    // A scanner reads no more at once.
-    assert!(PIECE_BYTES <= READ_BYTES);
+    // A partitioner counts them in 16 bits.
+    assert!(PARTITIONS_MAX <= 1 << 16);
     // A movement packs 12 bits of month, 8 of category and 44 of biased cents.
     assert!(MONTHS_MAX == 1 << 12);
     assert!(AMOUNT_CENTS_MAX < 1 << 43);

@@ -38,6 +38,10 @@ impl Progress {
 
     /// All is read; what comes now has no known end.
     pub fn begin(&self, stage: &'static str) {
+        // Nobody watches, so nothing has to tick.
+        if self.bar.is_hidden() {
+            return;
+        }
         self.bar.set_message("");
         self.show("{prefix:8} {spinner} {elapsed}", stage);
         self.bar.enable_steady_tick(TICK);

@@ -7,7 +7,7 @@ use crate::limits::ROW_GROUP_ROWS;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use std::sync::Arc;
 
 /// The contracts of `schemas/`, which travel inside the program.
@@ -149,37 +149,29 @@ pub fn ledger() -> SchemaRef {
     ])
 }
 
-/// How every Parquet object of ours is written: zstd, statistics per row group and for users per
-/// page, sorted by the columns of these indexes. Numbers of the spending tables are stored as
-/// differences in as many bits as they need; of those only users, who repeat, are compressed as well.
-pub fn writer_properties(schema: &Schema, sorted: &[i32]) -> WriterProperties {
-    let sorting = |&column_idx: &i32| SortingColumn { column_idx, descending: false, nulls_first: false };
-    let builder = WriterProperties::builder()
+/// How every Parquet object of ours is written: zstd, statistics per row group and page.
+pub fn writer_properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("a level of zstd")))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_sorting_columns((!sorted.is_empty()).then(|| sorted.iter().map(sorting).collect()))
+}
+
+/// How parts of `monthly_spending` are written besides: sorted by user and category, numbers as
+/// differences in as many bits as they need, and only users, who repeat, compressed as well.
+pub fn spending_properties() -> WriterPropertiesBuilder {
+    let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
+    let builder = writer_properties()
+        .set_sorting_columns(Some(vec![sorting(0), sorting(1)]))
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_column_statistics_enabled("user_id".into(), EnabledStatistics::Page)
-        .set_column_compression("category".into(), Compression::UNCOMPRESSED);
-    // The answer to a question may call anything an amount.
-    let is_whole = |column: &str| schema.field_with_name(column).is_ok_and(|f| is_64_bits(f.data_type()));
-    let packed = ["user_id", "amount", "transaction_count"].into_iter().filter(|column| is_whole(column));
-    let packed = packed.fold(builder, |builder, column| {
+        .set_column_statistics_enabled("user_id".into(), EnabledStatistics::Page);
+    let packed = ["user_id", "amount", "transaction_count"].into_iter().fold(builder, |builder, column| {
         builder
             .set_column_dictionary_enabled(column.into(), false)
             .set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED)
     });
-    let plain = ["amount", "transaction_count"].into_iter().filter(|column| is_whole(column));
-    plain.fold(packed, |b, column| b.set_column_compression(column.into(), Compression::UNCOMPRESSED)).build()
-}
-
-/// Whether Parquet stores it as INT64.
-fn is_64_bits(kind: &DataType) -> bool {
-    match kind {
-        DataType::Int64 | DataType::Decimal64(..) => true,
-        DataType::Decimal128(precision, _) => (10..=18).contains(precision),
-        _ => false,
-    }
+    ["category", "amount", "transaction_count"].into_iter().fold(packed, |builder, column| {
+        builder.set_column_compression(column.into(), Compression::UNCOMPRESSED)
+    })
 }
 
 fn required(name: &str, kind: DataType) -> Field {

@@ -53,8 +53,12 @@ pub struct Place {
 
 impl Place {
     /// Opens `file://`, `s3://`, `gs://` and `az://` URLs, and paths of the local file system,
-    /// relative ones from the working directory. Errors: another scheme, unusable credentials.
+    /// relative ones from the working directory. Errors: another scheme, unusable credentials, no
+    /// text.
     pub fn open(text: &str) -> Result<Place> {
+        if text.is_empty() {
+            return Err(Error::unfit("no place is named").advise("give a path or a URL"));
+        }
         match text.split_once("://") {
             Some((scheme, _)) => Place::open_url(text, scheme),
             None => Place::open_path(text, text),

@@ -65,7 +65,7 @@ fn replace(
     for _ in 0..COMMIT_ATTEMPTS_MAX {
         let run_id = uuid::Uuid::now_v7().to_string();
         let table = lake.open_or_create_for_job(name, schema)?;
-        let bytes = part::encode(schema, batches.iter().cloned().map(Ok), &[])?;
+        let bytes = part::encode(schema, batches)?;
         let place = lake.place.child(name);
         let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;
         part::read_back(&place.child(&written.path), &written)?;

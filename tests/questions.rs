@@ -84,7 +84,9 @@ fn an_sql_job_publishes_its_answer_and_replaces_it() {
     let lake = scratch.lake();
     scratch.write(
         "totals.sql",
-        "select category, sum(amount) as amount from monthly_spending group by category",
+        // Columns may be called as those of spending and be of another type.
+        "select category, sum(amount) as amount, min(cast(user_id as varchar)) as user_id \
+         from monthly_spending group by category",
     );
     let text =
         format!("name = \"totals\"\nkind = \"sql\"\nquery = \"totals.sql\"\n[output]\nlake = {lake:?}\n");

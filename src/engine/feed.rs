@@ -1,8 +1,8 @@
 //! Who maps what next: splits front to back, and the pieces of archives as they are decompressed.
 //!
 //! In: the number of splits; blocks of lines from whoever reads an archive. Out: tasks.
-//! Invariant: every split and every piece is handed out once; the pieces that wait are few; when
-//! one worker fails, all stop.
+//! Invariant: every split and every piece is handed out once; the pieces that wait are few; nobody
+//! leaves while a split is under way, since it may yet have pieces; when one worker fails, all stop.
 
 use crate::error::{Error, Result};
 use crate::kernel::scan::Block;
@@ -35,9 +35,9 @@ impl Piece {
     }
 }
 
-pub enum Task {
-    /// The split of this index.
-    Split(usize),
+pub enum Task<'a> {
+    /// The split of this index, and what is to be held until it is read.
+    Split(usize, UnderWay<'a>),
     Piece(Piece),
 }
 
@@ -60,8 +60,8 @@ pub struct Feed {
 struct State {
     next_split: usize,
     waiting: VecDeque<Piece>,
-    /// Workers that read an archive.
-    readers: usize,
+    /// Splits that somebody reads.
+    under_way: usize,
     /// Buffers to be used again.
     buffers: Vec<Vec<u8>>,
     failure: Option<Error>,
@@ -80,7 +80,7 @@ impl Feed {
     }
 
     /// The next task, once there is one; none when all is done or something failed.
-    pub fn next(&self) -> Option<Task> {
+    pub fn next(&self) -> Option<Task<'_>> {
         let mut state = self.state();
         loop {
             if state.failure.is_some() {
@@ -91,25 +91,20 @@ impl Feed {
             }
             if state.next_split < self.splits {
                 state.next_split += 1;
-                return Some(Task::Split(state.next_split - 1));
+                state.under_way += 1;
+                return Some(Task::Split(state.next_split - 1, UnderWay(self)));
             }
-            if state.readers == 0 {
+            if state.under_way == 0 {
                 return None;
             }
             state = self.changed.wait(state).expect("no thread panics while it holds this");
         }
     }
 
-    /// To be held as long as a worker reads an archive: others wait for its pieces.
-    pub fn start_reading(&self) -> Reading<'_> {
-        self.state().readers += 1;
-        Reading(self)
-    }
-
     /// Offers a block of an archive to the others.
     pub fn give<'b>(&self, id: PieceId, block: Block<'b>) -> Given<'b> {
         let mut state = self.state();
-        let others = self.workers.saturating_sub(state.readers);
+        let others = self.workers.saturating_sub(state.under_way);
         if state.waiting.len() >= others * WAITING_PER_WORKER {
             return Given::Back(block);
         }
@@ -148,12 +143,62 @@ impl Feed {
     }
 }
 
-/// An archive that is being read; its reader may end in any way.
-pub struct Reading<'a>(&'a Feed);
+/// A split that is being read; its reader may end in any way.
+pub struct UnderWay<'a>(&'a Feed);
 
-impl Drop for Reading<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).readers -= 1;
+        self.0.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).under_way -= 1;
         self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_nothing_to_do_waits_for_the_pieces_of_a_split_under_way() {
+        let feed = Feed::new(1, 2);
+        let Some(Task::Split(0, under_way)) = feed.next() else { panic!("there is a split") };
+        let offer = |sequence, bytes| {
+            let id = PieceId { split: 0, sequence };
+            matches!(feed.give(id, Block::Lines { offset: 7, bytes }), Given::Taken)
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut mapped = Vec::new();
+                while let Some(task) = feed.next() {
+                    let Task::Piece(piece) = task else { panic!("there is one split") };
+                    mapped.push((
+                        piece.id.sequence,
+                        piece.block() == Block::Lines { offset: 7, bytes: b"a\n" },
+                    ));
+                    feed.take_back(piece);
+                }
+                mapped
+            });
+            // The other one is there for it, whether it has asked already or not.
+            assert!(offer(0, b"a\n") && offer(1, b"a\n"));
+            drop(under_way);
+            assert_eq!(other.join().unwrap(), [(0, true), (1, true)]);
+        });
+        assert!(feed.finish().is_ok());
+    }
+
+    #[test]
+    fn few_pieces_wait_and_a_failure_stops_all() {
+        let feed = Feed::new(2, 3);
+        let Some(Task::Split(0, under_way)) = feed.next() else { panic!("there is a split") };
+        let given = (0..10).map(|sequence| {
+            let id = PieceId { split: 0, sequence };
+            matches!(feed.give(id, Block::Overlong { offset: 0, line_bytes: 9, head: b"x" }), Given::Taken)
+        });
+        assert_eq!(given.filter(|taken| *taken).count(), 2 * WAITING_PER_WORKER);
+        feed.fail(Error::invariant("first"));
+        feed.fail(Error::invariant("second"));
+        assert!(feed.next().is_none() && feed.has_failed());
+        drop(under_way);
+        assert!(feed.finish().unwrap_err().to_string().starts_with("first"));
     }
 }

@@ -17,7 +17,7 @@ use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder};
 use crate::kernel::memo::{Known, Memo, MemoCounts};
 use crate::kernel::partition::{Partitioner, Scatter};
 use crate::kernel::scan::Block;
-use crate::limits::{PIECE_BYTES, READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
+use crate::limits::{READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,7 +66,7 @@ pub trait Record: Sync {
     /// A recorder for one piece.
     fn start(&self) -> Self::Recorder;
     /// Called once per piece, in any order; `lines` are the lines of this one.
-    fn finish(&self, piece: PieceId, lines: u64, recorder: Self::Recorder) -> Result<()>;
+    fn finish(&self, split: Split, piece: PieceId, lines: u64, recorder: Self::Recorder) -> Result<()>;
     /// Called once per split, with the number of its pieces.
     fn end(&self, split: usize, pieces: usize) -> Result<()>;
 }
@@ -74,7 +74,7 @@ pub trait Record: Sync {
 impl Record for () {
     type Recorder = ();
     fn start(&self) {}
-    fn finish(&self, _: PieceId, _: u64, _: ()) -> Result<()> {
+    fn finish(&self, _: Split, _: PieceId, _: u64, _: ()) -> Result<()> {
         Ok(())
     }
     fn end(&self, _: usize, _: usize) -> Result<()> {
@@ -113,6 +113,8 @@ struct Hands<'a> {
     scatter: Scatter<'a, &'a Shuffle>,
 }
 
+type PieceMapper<'w, 'a, R> = Mapper<'w, 'a, &'a Shuffle, <R as Record>::Recorder>;
+
 /// Hears of progress: bytes as they lie in the store, and lines.
 pub type OnRead<'a> = dyn Fn(u64, u64) + Sync + 'a;
 
@@ -126,7 +128,7 @@ pub fn map<R: Record>(
     on_read: &OnRead,
 ) -> Result<Mapped> {
     let splits = splits(objects, tuning.split_bytes);
-    let partitioner = partition_by_sample(objects, rules)?;
+    let partitioner = partition_by_sample(objects, rules.zone, categorizer.categories())?;
     let shuffle = Shuffle::new(partitioner.count(), tuning.shuffle_bytes());
     let pool = tuning.pool()?;
     let known = Known::new(categorizer);
@@ -163,7 +165,7 @@ impl<'a, R: Record> Work<'a, R> {
             Hands { memo: Memo::new(self.known), scatter: Scatter::new(self.partitioner, self.shuffle) };
         while let Some(task) = self.feed.next() {
             let done = match task {
-                Task::Split(index) => self.map_split(index, &mut hands),
+                Task::Split(index, _under_way) => self.map_split(index, &mut hands),
                 Task::Piece(piece) => {
                     let done = self.map_piece(piece.id, piece.block(), &mut hands);
                     self.feed.take_back(piece);
@@ -179,40 +181,10 @@ impl<'a, R: Record> Work<'a, R> {
         *sum = sum.plus(hands.memo.counts);
     }
 
-    /// A stretch of a plain object is one piece. An archive is read by one worker, block by block;
-    /// each block is a piece for whoever has time.
     fn map_split(&self, index: usize, hands: &mut Hands<'a>) -> Result<()> {
-        let split = self.splits[index];
-        let object = &self.objects[split.object];
-        let (pieces, read) = match object.compression {
-            Compression::None => {
-                let id = PieceId { split: index, sequence: 0 };
-                (
-                    1,
-                    self.map_blocks(id, hands, |on_block| {
-                        scan(object, split, self.tuning.read_bytes, on_block)
-                    })?,
-                )
-            }
-            _ => {
-                let _reading = self.feed.start_reading();
-                let (mut sequence, mut failure) = (0, None);
-                let read = scan(object, split, PIECE_BYTES, |block, bytes| {
-                    (self.on_read)(bytes, 0);
-                    let id = PieceId { split: index, sequence };
-                    sequence += 1;
-                    let done = match self.feed.give(id, block) {
-                        Given::Taken => Ok(()),
-                        Given::Back(block) => self.map_piece(id, block, hands),
-                    };
-                    failure = done.err();
-                    failure.is_none() && !self.feed.has_failed() && !self.rejects_too_much(split)
-                })?;
-                match failure {
-                    Some(error) => return Err(error),
-                    None => (sequence, read),
-                }
-            }
+        let (pieces, read) = match self.objects[self.splits[index].object].compression {
+            Compression::None => (1, self.map_stretch(index, hands)?),
+            _ => self.map_archive(index, hands)?,
         };
         self.record.end(index, pieces)?;
         let mut mapped = self.mapped.lock().expect("no thread panics in here");
@@ -220,37 +192,64 @@ impl<'a, R: Record> Work<'a, R> {
         Ok(())
     }
 
-    fn map_piece(&self, id: PieceId, block: Block, hands: &mut Hands<'a>) -> Result<()> {
-        let mut block = Some(block);
-        let one = |on_block: &mut dyn FnMut(Block, u64) -> bool| {
-            on_block(block.take().expect("a piece is one block"), 0);
-            Ok(Ok(()))
-        };
-        self.map_blocks(id, hands, one).map(drop)
+    /// A stretch of a plain object is one piece.
+    fn map_stretch(&self, index: usize, hands: &mut Hands<'a>) -> Result<Result<(), String>> {
+        let split = self.splits[index];
+        let mut mapper = self.start(hands);
+        let read = scan(&self.objects[split.object], split, self.tuning.read_bytes, |block, bytes| {
+            self.map_block(split, &mut mapper, block, bytes);
+            self.goes_on(split)
+        })?;
+        self.keep(PieceId { split: index, sequence: 0 }, mapper)?;
+        Ok(read)
     }
 
-    /// Maps the blocks of one piece, as `read` hands them over until it hears that it is enough.
-    fn map_blocks(
-        &self,
-        id: PieceId,
-        hands: &mut Hands<'a>,
-        read: impl FnOnce(&mut dyn FnMut(Block, u64) -> bool) -> Result<Result<(), String>>,
-    ) -> Result<Result<(), String>> {
-        let split = self.splits[id.split];
-        let Hands { memo, scatter } = hands;
-        let mut mapper = Mapper::new(self.rules, memo, scatter, self.record.start());
-        let read = read(&mut |block, bytes| {
-            let (reject_bytes, lines) = (mapper.reject_bytes(), mapper.lines());
-            mapper.map(block);
-            (self.on_read)(bytes, mapper.lines() - lines);
-            let more = mapper.reject_bytes() - reject_bytes;
-            self.reject_bytes[split.object].fetch_add(more, Ordering::Relaxed);
-            !self.rejects_too_much(split) && !self.feed.has_failed()
+    /// An archive is read by one worker, block by block; each block is a piece for whoever has
+    /// time. Out: how many there were.
+    fn map_archive(&self, index: usize, hands: &mut Hands<'a>) -> Result<(usize, Result<(), String>)> {
+        let split = self.splits[index];
+        let (mut pieces, mut done) = (0, Ok(()));
+        let read = scan(&self.objects[split.object], split, self.tuning.read_bytes, |block, bytes| {
+            (self.on_read)(bytes, 0);
+            let id = PieceId { split: index, sequence: pieces };
+            pieces += 1;
+            if let Given::Back(block) = self.feed.give(id, block) {
+                done = self.map_piece(id, block, hands);
+            }
+            done.is_ok() && self.goes_on(split)
         })?;
+        done.map(|()| (pieces, read))
+    }
+
+    fn map_piece(&self, id: PieceId, block: Block, hands: &mut Hands<'a>) -> Result<()> {
+        let mut mapper = self.start(hands);
+        // Its bytes were told when they were read.
+        self.map_block(self.splits[id.split], &mut mapper, block, 0);
+        self.keep(id, mapper)
+    }
+
+    fn start<'w>(&self, hands: &'w mut Hands<'a>) -> PieceMapper<'w, 'a, R> {
+        Mapper::new(self.rules, &mut hands.memo, &mut hands.scatter, self.record.start())
+    }
+
+    fn map_block(&self, split: Split, mapper: &mut PieceMapper<'_, 'a, R>, block: Block, bytes: u64) {
+        let (reject_bytes, lines) = (mapper.reject_bytes(), mapper.lines());
+        mapper.map(block);
+        (self.on_read)(bytes, mapper.lines() - lines);
+        let more = mapper.reject_bytes() - reject_bytes;
+        self.reject_bytes[split.object].fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn keep(&self, id: PieceId, mapper: PieceMapper<'_, 'a, R>) -> Result<()> {
         let (outcome, recorder) = mapper.finish();
-        self.record.finish(id, outcome.lines, recorder)?;
+        self.record.finish(self.splits[id.split], id, outcome.lines, recorder)?;
         self.mapped.lock().expect("no thread panics in here").outcomes.insert(id, outcome);
-        Ok(read)
+        Ok(())
+    }
+
+    /// Whether there is any use in reading on.
+    fn goes_on(&self, split: Split) -> bool {
+        !self.rejects_too_much(split) && !self.feed.has_failed()
     }
 
     fn rejects_too_much(&self, split: Split) -> bool {

@@ -29,7 +29,8 @@ pub struct Wanted<'a> {
 /// The user's rows of the month by object, in the order of the objects.
 pub fn rows(objects: &[LogObject], wanted: &Wanted, tuning: &Tuning) -> Result<Vec<Vec<Row>>> {
     let splits = splits(objects, tuning.split_bytes);
-    let read = |split: &Split| of_split(&objects[split.object], *split, wanted, tuning.read_bytes);
+    let known = Known::new(wanted.categorizer);
+    let read = |split: &Split| of_split(&objects[split.object], *split, wanted, &known, tuning.read_bytes);
     let found: Vec<(u64, Vec<Row>)> =
         tuning.pool()?.install(|| splits.par_iter().map(read).collect::<Result<_>>())?;
     let mut by_object: Vec<Vec<Row>> = objects.iter().map(|_| Vec::new()).collect();
@@ -43,12 +44,17 @@ pub fn rows(objects: &[LogObject], wanted: &Wanted, tuning: &Tuning) -> Result<V
 }
 
 /// The lines of a split, and the user's rows among them.
-fn of_split(object: &LogObject, split: Split, wanted: &Wanted, read_bytes: usize) -> Result<(u64, Vec<Row>)> {
+fn of_split(
+    object: &LogObject,
+    split: Split,
+    wanted: &Wanted,
+    known: &Known,
+    read_bytes: usize,
+) -> Result<(u64, Vec<Row>)> {
     // An accepted line spells its user in one way only.
     let user = format!("{}\t", wanted.user_id);
     let (mut lines, mut found) = (0, SplitRows::default());
-    let known = Known::new(wanted.categorizer);
-    let mut memo = Memo::new(&known);
+    let mut memo = Memo::new(known);
     let read = scan(object, split, read_bytes, |block, _| {
         let bytes = match block {
             Block::Lines { bytes, .. } => bytes,

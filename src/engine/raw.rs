@@ -73,8 +73,7 @@ impl RawLogs {
     /// Reads one object, a batch per block and month.
     fn read(&self, index: usize, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
         let object = &self.objects[index];
-        let categories = self.categories.count();
-        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None, categories };
+        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None };
         let partitioner = Partitioner::from_sample(Sample::default(), 1, 1);
         let known = Known::new(&self.categorizer);
         let (mut memo, mut scatter) = (Memo::new(&known), Scatter::new(&partitioner, Nowhere));

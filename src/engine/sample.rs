@@ -3,10 +3,10 @@
 //! In: the objects to read. Out: ranges of users of about equal weight, and about as many as keep
 //! one in a core's cache. Invariant: a bad sample costs time, never a cent.
 
+use crate::domain::zone::Zone;
 use crate::error::Result;
 use crate::input::fetch;
 use crate::input::plan::LogObject;
-use crate::kernel::fused::MapRules;
 use crate::kernel::parse::{Line, parse_line};
 use crate::kernel::partition::{Partitioner, Sample};
 use crate::kernel::scan::{Block, Scanner};
@@ -21,7 +21,7 @@ const SAMPLE_BYTES: usize = 16 * 1024;
 const ARCHIVE_RATIO: u64 = 5;
 
 /// Chooses partitions by the users in a sample of lines.
-pub fn partition_by_sample(objects: &[LogObject], rules: &MapRules) -> Result<Partitioner> {
+pub fn partition_by_sample(objects: &[LogObject], zone: &Zone, categories: usize) -> Result<Partitioner> {
     let (mut seen, mut bytes) = (Sample::default(), 0u64);
     for object in objects.iter().step_by(objects.len().div_ceil(SAMPLE_OBJECTS).max(1)) {
         let stretches = match object.compression {
@@ -30,7 +30,7 @@ pub fn partition_by_sample(objects: &[LogObject], rules: &MapRules) -> Result<Pa
         };
         for stretch in 0..stretches {
             let start = object.size_bytes / stretches * stretch;
-            bytes += sample(object, start, rules, &mut seen)?;
+            bytes += sample(object, start, zone, &mut seen)?;
         }
     }
     let content = |object: &LogObject| match object.compression {
@@ -40,11 +40,11 @@ pub fn partition_by_sample(objects: &[LogObject], rules: &MapRules) -> Result<Pa
     let total: u64 = objects.iter().map(content).sum();
     let line_bytes = bytes / (seen.users.len() as u64).max(1);
     let count = (total / line_bytes.max(1)).div_ceil(PARTITION_ROWS_TARGET) as usize;
-    Ok(Partitioner::from_sample(seen, count.clamp(1, PARTITIONS_MAX), rules.categories))
+    Ok(Partitioner::from_sample(seen, count.clamp(1, PARTITIONS_MAX), categories))
 }
 
 /// Adds some lines from `start` on; the bytes of those lines.
-fn sample(object: &LogObject, start: u64, rules: &MapRules, seen: &mut Sample) -> Result<u64> {
+fn sample(object: &LogObject, start: u64, zone: &Zone, seen: &mut Sample) -> Result<u64> {
     let end = start + SAMPLE_BYTES as u64;
     let reader = std::io::Read::take(fetch::open(object, start.saturating_sub(1), end)?, SAMPLE_BYTES as u64);
     let scanner = Scanner::new(reader, start, u64::MAX, SAMPLE_BYTES);
@@ -54,8 +54,8 @@ fn sample(object: &LogObject, start: u64, rules: &MapRules, seen: &mut Sample) -
     while let Ok(Some(Block::Lines { bytes: lines, .. })) = scanner.next_block() {
         bytes += lines.len() as u64;
         for line in lines.split(|b| *b == b'\n') {
-            if let Line::Transaction(transaction) = parse_line(line, rules.zone) {
-                let month = transaction.month.since(rules.zone.months().first);
+            if let Line::Transaction(transaction) = parse_line(line, zone) {
+                let month = transaction.month.since(zone.months().first);
                 seen.add(transaction.user_id, month.expect("parsing checked the month"));
             }
         }

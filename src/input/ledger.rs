@@ -82,7 +82,7 @@ impl Ledger {
         let schema = schema::ledger();
         let columns = self.columns().map_err(|e| broken(&e))?;
         let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|e| broken(&e))?;
-        let properties = schema::writer_properties(&schema::ledger(), &[]);
+        let properties = schema::writer_properties().build();
         let mut bytes = Vec::new();
         let mut writer =
             ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(|e| broken(&e))?;

@@ -93,7 +93,8 @@ pub struct Spec {
     pub alerts: Alerts,
     #[serde(default)]
     pub limits: Limits,
-    #[serde(default)]
+    /// A bench job leaves no manifest that would have to say it.
+    #[serde(default, skip_serializing)]
     pub bench: Bench,
     /// The folder of the job file.
     #[serde(skip)]

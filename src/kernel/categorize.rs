@@ -54,6 +54,7 @@ pub struct Candidate {
 /// The compiled layers of a job.
 #[derive(Debug)]
 pub struct Categorizer {
+    categories: usize,
     uncategorized: CategoryId,
     /// The category of petrol stations, if the set has it.
     fuel: Option<CategoryId>,
@@ -89,6 +90,7 @@ impl Categorizer {
         let crowd: Vec<(Box<str>, CategoryId)> =
             layers.crowd.iter().map(|entry| (seller_name(&entry.name).into(), entry.category)).collect();
         Ok(Categorizer {
+            categories: categories.count(),
             uncategorized: categories.uncategorized(),
             fuel: categories.id(FUEL),
             choices: Choices::new(choices),
@@ -99,6 +101,11 @@ impl Categorizer {
             crowd,
             keywords: Keywords::new(&layers.keywords, &layers.countries),
         })
+    }
+
+    /// How many categories there are.
+    pub fn categories(&self) -> usize {
+        self.categories
     }
 
     /// How many names each layer knows in the scope of the job.
@@ -128,15 +135,12 @@ impl Categorizer {
             self.department(&descriptor, &found).unwrap_or(Decision { category, source, entry })
         });
         let keyword = if by_name.is_none() { self.by_keyword(&descriptor) } else { None };
-        let none = Decision { category: self.uncategorized, source: CategorySource::None, entry: 0 };
-        if self.choices.is_empty() && self.rules.count() == 0 && self.crowd.is_empty() {
-            // Nothing that goes by the normalised name.
-            let decision = by_name.or(keyword).unwrap_or(none);
-            return Seller { choices: None, rules: Vec::new(), decision };
-        }
-        let name = normalize_name(name, folded);
+        // Normalising is dear, and only these layers go by it.
+        let is_wanted = !self.choices.is_empty() || self.rules.count() > 0 || !self.crowd.is_empty();
+        let name = if is_wanted { normalize_name(name, folded) } else { String::new() };
         let name = if name.is_empty() { seller } else { &name };
         let decision = by_name.or_else(|| self.by_crowd(name)).or(keyword);
+        let none = Decision { category: self.uncategorized, source: CategorySource::None, entry: 0 };
         let mut seller = Seller {
             choices: self.choices.find(name),
             rules: self.rules.of_name(name),

@@ -10,7 +10,7 @@ use super::keyed::{Key, KeyedTotal};
 use super::memo::Memo;
 use super::parse::{Line, parse_line};
 use super::partition::{ChunkSink, Movement, Scatter};
-use super::quick::{self, Fields};
+use super::quick::Lines;
 use super::scan::Block;
 use super::separators::Separators;
 use crate::domain::category::CategorySource;
@@ -107,8 +107,6 @@ pub struct MapRules<'a> {
     pub key: Key,
     /// Only this month counts; other accepted rows are left aside. For rebuilding one.
     pub only_month: Option<Month>,
-    /// How many there are.
-    pub categories: usize,
 }
 
 /// One worker on one split. Memo and scatter buffers are the worker's, and outlive the split.
@@ -173,34 +171,22 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         let mut separators = std::mem::take(&mut self.separators);
         separators.index(bytes);
         let mut waiting = Vec::with_capacity(2 * BATCH_ROWS);
-        let mut positions = separators.positions();
-        let (mut start, mut line) = (0, self.outcome.lines);
-        while start < bytes.len() {
-            let quick = Fields::of_line(bytes, start, positions).and_then(|fields| {
-                let transaction = quick::parse(bytes, fields, &separators, self.rules.zone)?;
-                Some((transaction, 4, fields.next))
-            });
-            let (separators, next) = match quick {
-                Some((transaction, separators, next)) => {
-                    self.outcome.content.add(&bytes[start..next]);
-                    let seller_hash = self.memo.hash(transaction.seller);
-                    waiting.push(Waiting { transaction, line, seller_hash });
-                    if waiting.len() == 2 * BATCH_ROWS {
-                        self.accept_batch(&mut waiting, BATCH_ROWS);
-                    }
-                    (separators, next)
-                }
-                None => {
-                    // Rows are recorded in their order.
-                    self.accept_batch(&mut waiting, usize::MAX);
-                    let newline = positions.iter().position(|at| bytes[*at as usize] == b'\n');
-                    let next = newline.map_or(bytes.len(), |index| positions[index] as usize + 1);
-                    self.map_line(line, offset + start as u64, &bytes[start..next]);
-                    (newline.map_or(positions.len(), |index| index + 1), next)
-                }
+        for ((range, quick), line) in
+            Lines::new(bytes, &separators, self.rules.zone).zip(self.outcome.lines..)
+        {
+            let (raw, start) = (&bytes[range.clone()], offset + range.start as u64);
+            let Some(transaction) = quick else {
+                // Rows are recorded in their order.
+                self.accept_batch(&mut waiting, usize::MAX);
+                self.map_line(line, start, raw);
+                continue;
             };
-            positions = &positions[separators..];
-            (start, line) = (next, line + 1);
+            self.outcome.content.add(raw);
+            let seller_hash = self.memo.hash(transaction.seller);
+            waiting.push(Waiting { transaction, line, seller_hash });
+            if waiting.len() == 2 * BATCH_ROWS {
+                self.accept_batch(&mut waiting, BATCH_ROWS);
+            }
         }
         self.accept_batch(&mut waiting, usize::MAX);
         let unended = u64::from(bytes.last().is_some_and(|&b| b != b'\n'));

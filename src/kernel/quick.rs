@@ -1,7 +1,8 @@
-//! The quick way to parse a line in the commonest form.
+//! The quick way through the lines of a block, for those in the commonest form.
 //!
-//! In: a line whose fields are known. Out: what [`parse_line`](super::parse::parse_line) makes of
-//! it, or nothing: then the line is for `parse_line` itself.
+//! In: a block with its separators. Out: each line, and what
+//! [`parse_line`](super::parse::parse_line) makes of it; or nothing, then the line is for
+//! `parse_line` itself.
 //! The form: a user id of up to 16 digits, `2025-01-31T23:59:59Z` at an instant within the month it
 //! names, an amount with two decimals and up to eight digits before them.
 //! Invariant: never another answer than `parse_line`; every byte is looked at, eight at a time.
@@ -10,24 +11,66 @@ use super::separators::Separators;
 use crate::domain::transaction::{SELLER_BYTES_MAX, Transaction};
 use crate::domain::zone::Zone;
 use crate::limits::LINE_BYTES_MAX;
+use std::ops::Range;
+
+/// The lines of a block from the first to the last: where each stands, its end included, and what it
+/// says if it has the common form.
+pub struct Lines<'b, 's> {
+    block: &'b [u8],
+    separators: &'s Separators,
+    /// Those not yet behind.
+    positions: &'s [u32],
+    start: usize,
+    zone: &'s Zone,
+}
+
+impl<'b, 's> Lines<'b, 's> {
+    /// `separators` are those of the block.
+    pub fn new(block: &'b [u8], separators: &'s Separators, zone: &'s Zone) -> Lines<'b, 's> {
+        Lines { block, separators, positions: separators.positions(), start: 0, zone }
+    }
+}
+
+impl<'b> Iterator for Lines<'b, '_> {
+    type Item = (Range<usize>, Option<Transaction<'b>>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.start;
+        if start == self.block.len() {
+            return None;
+        }
+        if let Some(fields) = Fields::of_line(self.block, start, self.positions)
+            && let Some(transaction) = parse(self.block, fields, self.separators, self.zone)
+        {
+            self.positions = &self.positions[4..];
+            self.start = fields.next;
+            return Some((start..self.start, Some(transaction)));
+        }
+        let newline = self.positions.iter().position(|at| self.block[*at as usize] == b'\n');
+        self.start = newline.map_or(self.block.len(), |index| self.positions[index] as usize + 1);
+        self.positions = &self.positions[newline.map_or(self.positions.len(), |index| index + 1)..];
+        Some((start..self.start, None))
+    }
+}
 
 /// Where a line's fields stand in its block.
 #[derive(Clone, Copy, Debug)]
-pub struct Fields {
-    pub start: usize,
+struct Fields {
+    start: usize,
     /// The three tabs.
-    pub tabs: [usize; 3],
+    tabs: [usize; 3],
     /// Behind the last byte of the amount.
-    pub end: usize,
+    end: usize,
     /// Where the next line starts.
-    pub next: usize,
+    next: usize,
 }
 
 impl Fields {
     /// The fields of the line that starts at `start`, before all of `separators`. None if it has
     /// not just three tabs and then a newline, or is longer than a line may be.
     #[inline]
-    pub fn of_line(block: &[u8], start: usize, separators: &[u32]) -> Option<Fields> {
+    fn of_line(block: &[u8], start: usize, separators: &[u32]) -> Option<Fields> {
         let [first, second, third, newline] = separators.first_chunk::<4>()?.map(|at| at as usize);
         let is_tab = |at: usize| block[at] == b'\t';
         let next = newline + 1;
@@ -44,7 +87,7 @@ impl Fields {
 
 /// Parses the line if it has the common form. `separators` are those of the block.
 #[inline]
-pub fn parse<'a>(
+fn parse<'a>(
     block: &'a [u8],
     fields: Fields,
     separators: &Separators,
@@ -192,25 +235,19 @@ mod tests {
     use crate::kernel::parse::{Line, parse_line};
     use proptest::prelude::*;
 
-    /// What the quick way makes of a line, behind some bytes of another one; at the end of a block
-    /// or not.
+    /// What the quick way makes of a line that stands behind other bytes, with `\n` behind it.
     fn quickly<'a>(
         block: &'a mut Vec<u8>,
-        line: &[u8],
+        separators: &'a mut Separators,
         before: &[u8],
-        zone: &Zone,
+        line: &[u8],
+        zone: &'a Zone,
     ) -> Option<Transaction<'a>> {
         block.clear();
-        block.extend_from_slice(before);
-        block.extend_from_slice(line);
-        block.push(b'\n');
-        let mut separators = Separators::default();
+        block.extend([before, line, b"\n"].concat());
         separators.index(block);
-        let positions = separators.positions();
-        let before_line = positions.partition_point(|at| (*at as usize) < before.len());
-        let fields = Fields::of_line(block, before.len(), &positions[before_line..])?;
-        // What follows a newline is another line.
-        (fields.next == block.len()).then(|| parse(block, fields, &separators, zone))?
+        let mut lines = Lines::new(block, separators, zone);
+        lines.find(|(range, _)| *range == (before.len()..block.len())).and_then(|(_, quick)| quick)
     }
 
     fn zone(name: &str) -> Zone {
@@ -220,17 +257,17 @@ mod tests {
     #[test]
     fn the_common_form_is_parsed_and_nothing_near_it_is_parsed_otherwise() {
         let common = b"12345678\t2025-02-28T23:59:59Z\tCAFE 12\t-1234.05";
-        let mut block = Vec::new();
+        let (mut block, mut separators) = (Vec::new(), Separators::default());
         for name in ["UTC", "America/New_York"] {
             let zone = zone(name);
-            let found = quickly(&mut block, common, b"1\n", &zone).expect("it has the form");
+            let found = quickly(&mut block, &mut separators, b"1\n", common, &zone).expect("it has the form");
             assert_eq!((found.user_id, found.seller, found.amount_cents), (12_345_678, "CAFE 12", -123_405));
             for at in 0..common.len() {
                 for byte in 0..=255u8 {
                     let mut line = common.to_vec();
                     line[at] = byte;
                     let slowly = parse_line(&line, &zone);
-                    if let Some(quick) = quickly(&mut block, &line, b"xxxxxxx1\n", &zone) {
+                    if let Some(quick) = quickly(&mut block, &mut separators, b"xxxxxxx1\n", &line, &zone) {
                         assert_eq!(slowly, Line::Transaction(quick), "{at} {byte}");
                     }
                 }
@@ -247,16 +284,43 @@ mod tests {
             time in "20[012][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]Z|2024-02-(28|29|30)T23:59:59Z|2025-0[12]-01T0[0-9]:00:00Z|[0-9]{10}",
             seller in "[a-z ]{0,12}|é\0?|[A-Z]{250,257}",
             amount in "-?[0-9]{1,10}(\\.[0-9]{2})?|-?[0-9.-]{0,6}",
-            before in "|[0-9\n]{0,12}",
+            before in "|[0-9\t\n]{0,12}\n",
             in_utc in any::<bool>(),
         ) {
             let zone = zone(if in_utc { "UTC" } else { "Asia/Tokyo" });
             let line = format!("{user}\t{time}\t{seller}\t{amount}");
-            let mut block = Vec::new();
-            let quick = quickly(&mut block, line.as_bytes(), before.as_bytes(), &zone);
+            let (mut block, mut separators) = (Vec::new(), Separators::default());
+            let quick = quickly(&mut block, &mut separators, before.as_bytes(), line.as_bytes(), &zone);
             if let Some(quick) = quick {
                 prop_assert_eq!(parse_line(line.as_bytes(), &zone), Line::Transaction(quick));
             }
+        }
+
+        #[test]
+        fn lines_are_those_found_slowly(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    Just("7\t2025-01-02T03:04:05Z\tCAFE\t1.00".to_string()),
+                    Just("\r".to_string()),
+                    "[\t\n]{1,3}",
+                    "[a-z]{0,70}",
+                ],
+                0..40,
+            ),
+        ) {
+            let block = parts.concat().into_bytes();
+            let (mut separators, zone) = (Separators::default(), zone("UTC"));
+            separators.index(&block);
+            let mut lines = Lines::new(&block, &separators, &zone);
+            for slowly in block.split_inclusive(|byte| *byte == b'\n') {
+                let (range, quick) = lines.next().expect("as many lines");
+                prop_assert_eq!(&block[range], slowly);
+                if let Some(quick) = quick {
+                    let line = slowly.strip_suffix(b"\n").unwrap_or(slowly);
+                    prop_assert_eq!(parse_line(line, &zone), Line::Transaction(quick));
+                }
+            }
+            prop_assert!(lines.next().is_none());
         }
     }
 }

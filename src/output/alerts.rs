@@ -92,7 +92,7 @@ pub fn to_parquet(alerts: &[Alert], run_id: &str) -> Result<Bytes> {
     ];
     let schema = part::without_partition_column(&schema::budget_alerts());
     let batch = RecordBatch::try_new(schema.clone(), columns);
-    part::encode(&schema, [batch.map_err(|e| Error::invariant(format!("alerts are no table: {e}")))], &[])
+    part::encode(&schema, &[batch.map_err(|e| Error::invariant(format!("alerts are no table: {e}")))?])
 }
 
 #[cfg(test)]

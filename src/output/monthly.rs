@@ -22,6 +22,7 @@ use arrow::array::{
 };
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -91,14 +92,17 @@ impl PartWriter<'_> {
         let path = format!("month={month}-01/part-{sequence:05}-{}.parquet", self.run_id);
         let written = part::write(&self.table, &path, bytes, groups.len() as u64)?;
         let place = self.table.child(&path);
-        let mut rest = groups;
+        let otherwise =
+            || Error::invariant("a part reads back otherwise than it was written").at(&place.shown);
         // Batch by batch: the whole part is held once, not twice.
+        let mut rest = groups;
         read_batches(part::read_back(&place, &written)?, self.categories, &place.shown, |back| {
             rest = rest.strip_prefix(back).ok_or_else(otherwise)?;
             Ok(())
-        })
-        .and_then(|()| if rest.is_empty() { Ok(()) } else { Err(otherwise()) })
-        .map_err(|error| error.at(&place.shown))?;
+        })?;
+        if !rest.is_empty() {
+            return Err(otherwise());
+        }
         // What was read back is what was meant, so its totals are those of the groups at hand.
         let totals = GroupTotals::of(self.key, month, groups);
         let alerts = self.alerts(month, groups);
@@ -114,17 +118,17 @@ impl PartWriter<'_> {
     }
 }
 
-fn otherwise() -> Error {
-    Error::invariant("a part reads back otherwise than it was written")
-}
-
 /// Sorted groups as one Parquet object.
 pub fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
     let codes: ArrayRef = Arc::new(categories.codes().map(Some).collect::<StringArray>());
     let schema = schema::spending_in_memory();
+    // The columns say all themselves; how the program holds them is no reader's concern.
+    let options = ArrowWriterOptions::new()
+        .with_properties(schema::spending_properties().build())
+        .with_skip_arrow_metadata(true);
     // A row group at a time stays in the cache.
-    let batch = |groups| batch(groups, &codes, &schema);
-    part::encode(&schema, groups.chunks(ROW_GROUP_ROWS).map(batch), &[0, 1])
+    let batches = groups.chunks(ROW_GROUP_ROWS).map(|groups| batch(groups, &codes, &schema));
+    part::encode_as(options, &schema, batches)
 }
 
 fn batch(groups: &[Spend], codes: &ArrayRef, schema: &SchemaRef) -> Result<RecordBatch> {

@@ -35,19 +35,21 @@ pub fn without_partition_column(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Encodes batches as one Parquet object, sorted by the columns of these indexes.
-pub fn encode(
+/// Encodes batches as one Parquet object.
+pub fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Bytes> {
+    let options = ArrowWriterOptions::new().with_properties(schema::writer_properties().build());
+    encode_as(options, schema, batches.iter().cloned().map(Ok))
+}
+
+/// Encodes batches in a way of their own.
+pub fn encode_as(
+    options: ArrowWriterOptions,
     schema: &SchemaRef,
-    batches: impl IntoIterator<Item = Result<RecordBatch>>,
-    sorted: &[i32],
+    batches: impl Iterator<Item = Result<RecordBatch>>,
 ) -> Result<Bytes> {
     let broken =
         |e: parquet::errors::ParquetError| Error::invariant(format!("Parquet cannot be written: {e}"));
     let mut bytes = Vec::new();
-    // The columns say all themselves; how Arrow held them is no reader's concern.
-    let options = ArrowWriterOptions::new()
-        .with_properties(schema::writer_properties(schema, sorted))
-        .with_skip_arrow_metadata(true);
     let writer = ArrowWriter::try_new_with_options(&mut bytes, schema.clone(), options);
     let mut writer = writer.map_err(broken)?;
     for batch in batches {

@@ -28,5 +28,5 @@ pub fn to_parquet(objects: &[(&str, &[Reject])]) -> Result<Bytes> {
     ];
     let schema = schema::rejects();
     let batch = RecordBatch::try_new(schema.clone(), columns);
-    part::encode(&schema, [batch.map_err(|e| Error::invariant(format!("rejects are no table: {e}")))], &[])
+    part::encode(&schema, &[batch.map_err(|e| Error::invariant(format!("rejects are no table: {e}")))?])
 }

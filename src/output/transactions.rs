@@ -27,7 +27,6 @@ pub struct TransactionWriter<'a> {
     pub categories: &'a Categories,
     pub categorizer: &'a Categorizer,
     pub objects: &'a [LogObject],
-    pub splits: &'a [Split],
     pub state: Mutex<State>,
 }
 
@@ -35,7 +34,7 @@ pub struct TransactionWriter<'a> {
 #[derive(Default)]
 pub struct State {
     next: PieceId,
-    waiting: BTreeMap<PieceId, (u64, SplitRows)>,
+    waiting: BTreeMap<PieceId, (Split, u64, SplitRows)>,
     /// How many pieces a split had.
     ends: BTreeMap<usize, usize>,
     /// The object being written, the lines before the next piece, its rows and parts by month.
@@ -53,9 +52,9 @@ impl Record for TransactionWriter<'_> {
         SplitRows::default()
     }
 
-    fn finish(&self, piece: PieceId, lines: u64, rows: SplitRows) -> Result<()> {
+    fn finish(&self, split: Split, piece: PieceId, lines: u64, rows: SplitRows) -> Result<()> {
         let mut state = self.state.lock().expect("no thread panics in here");
-        state.waiting.insert(piece, (lines, rows));
+        state.waiting.insert(piece, (split, lines, rows));
         self.append_all(&mut state)
     }
 
@@ -75,9 +74,9 @@ impl TransactionWriter<'_> {
                 state.next = PieceId { split: next.split + 1, sequence: 0 };
                 continue;
             }
-            let Some((lines, rows)) = state.waiting.remove(&next) else { return Ok(()) };
+            let Some((split, lines, rows)) = state.waiting.remove(&next) else { return Ok(()) };
             state.next.sequence += 1;
-            self.append(state, self.splits[next.split], lines, rows)?;
+            self.append(state, split, lines, rows)?;
         }
     }
 
@@ -116,8 +115,7 @@ impl TransactionWriter<'_> {
         let schema = part::without_partition_column(&schema::transactions());
         let batch = RecordBatch::try_new(schema.clone(), columns);
         let batch = batch.map_err(|e| Error::invariant(format!("transactions are no table: {e}")))?;
-        let written =
-            part::write(&self.table, path, part::encode(&schema, [Ok(batch)], &[])?, rows.len() as u64)?;
+        let written = part::write(&self.table, path, part::encode(&schema, &[batch])?, rows.len() as u64)?;
         part::read_back(&self.table.child(path), &written)?;
         Ok(written)
     }
