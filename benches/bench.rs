@@ -23,8 +23,9 @@ const TICKS_MIN: u64 = 300;
 fn main() {
     let rows = std::env::var("PENNYMILL_BENCH_ROWS");
     let rows = rows.map_or(ROWS, |rows| rows.parse().expect("PENNYMILL_BENCH_ROWS is a number"));
-    println!("seed {SEED}, {rows} rows");
     let data = Data::new(rows, SEED).expect("logs can be generated");
+    let groups: usize = data.groups().iter().map(Vec::len).sum();
+    println!("seed {SEED}, {rows} rows, {groups} groups");
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("stages");
     group.sample_size(10).throughput(Throughput::Elements(rows));

@@ -17,11 +17,11 @@ use pennymill::input::reference::{Reference, zone};
 use pennymill::job::spec::{Bench, Spec};
 use pennymill::kernel::categorize::Categorizer;
 use pennymill::kernel::content::Content;
-use pennymill::kernel::fused::{MapRules, Mapper, Outcome};
+use pennymill::kernel::fused::{MapRules, Mapper, Outcome, Worker};
 use pennymill::kernel::keyed::Key;
 use pennymill::kernel::memo::{Known, Memo};
 use pennymill::kernel::parse::{Line, parse_line};
-use pennymill::kernel::partition::{Chunk, ChunkSink, Packing, Partitioner, Sample, Scatter};
+use pennymill::kernel::partition::{Chunk, ChunkSink, Packing, Partitioner, Sample};
 use pennymill::kernel::quick::Lines;
 use pennymill::kernel::scan::Block;
 use pennymill::kernel::separators::Separators;
@@ -126,14 +126,13 @@ impl Data {
     fn map(&self, blocks: &[&[u8]], partitioner: &Partitioner) -> (Outcome, Vec<Vec<Chunk>>) {
         let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None };
         let known = Known::new(&self.categorizer);
-        let mut memo = Memo::new(&known);
-        let mut scatter = Scatter::new(partitioner, Kept(vec![Vec::new(); partitioner.count()]));
-        let mut mapper = Mapper::new(&rules, &mut memo, &mut scatter, ());
+        let mut worker = Worker::new(&known, partitioner, Kept(vec![Vec::new(); partitioner.count()]));
+        let mut mapper = Mapper::new(&rules, &mut worker, ());
         for &bytes in blocks {
             mapper.map(Block::Lines { offset: 0, bytes });
         }
         let (outcome, ()) = mapper.finish();
-        (outcome, scatter.finish().0)
+        (outcome, worker.scatter.finish().0)
     }
 
     fn partitions(&self) -> Vec<Partition> {

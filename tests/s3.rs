@@ -3,37 +3,9 @@
 //! In: `s3s-fs` in this process, the program in another. Out: the same lake as on local files.
 //! Invariant: the server is real, requests are signed.
 
+use crate::support::s3_server::{environment, serve};
 use crate::support::{Scratch, part_bytes};
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
 use std::path::Path;
-
-/// Serves a folder, whose folders are buckets, until the process ends. Out: the endpoint.
-fn serve(folder: &Path) -> String {
-    let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
-    builder.set_auth(SimpleAuth::from_single("key", "canary-secret"));
-    let service = builder.build();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    listener.set_nonblocking(true).unwrap();
-    std::thread::spawn(move || {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let server =
-                        hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-                    drop(server.serve_connection(hyper_util::rt::TokioIo::new(socket), service).await);
-                });
-            }
-        });
-    });
-    endpoint
-}
 
 #[test]
 fn a_lake_on_s3_is_the_lake_on_local_files() {
@@ -41,13 +13,10 @@ fn a_lake_on_s3_is_the_lake_on_local_files() {
     std::fs::create_dir_all(folder.path().join("bucket/logs")).unwrap();
     let endpoint = serve(folder.path());
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample_data");
-    let scratch = Scratch::new()
-        .input(&format!("sellers = {:?}", sample.join("sellers.csv")))
-        .environment("AWS_ENDPOINT", &endpoint)
-        .environment("AWS_ALLOW_HTTP", "true")
-        .environment("AWS_REGION", "us-east-1")
-        .environment("AWS_ACCESS_KEY_ID", "key")
-        .environment("AWS_SECRET_ACCESS_KEY", "canary-secret");
+    let scratch = Scratch::new().input(&format!("sellers = {:?}", sample.join("sellers.csv")));
+    let scratch = environment(&endpoint)
+        .iter()
+        .fold(scratch, |scratch, (name, value)| scratch.environment(name, value));
     for entry in std::fs::read_dir(sample.join("logs")).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), folder.path().join("bucket/logs").join(entry.file_name())).unwrap();

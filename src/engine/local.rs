@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::input::fetch::Compression;
 use crate::input::plan::{LogObject, Split, splits};
 use crate::kernel::categorize::Categorizer;
-use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder};
-use crate::kernel::memo::{Known, Memo, MemoCounts};
-use crate::kernel::partition::{Partitioner, Scatter};
+use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder, Worker};
+use crate::kernel::memo::{Known, MemoCounts};
+use crate::kernel::partition::Partitioner;
 use crate::kernel::scan::Block;
 use crate::limits::{READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
 use std::collections::BTreeMap;
@@ -107,12 +107,7 @@ struct BySplit {
     ends: BTreeMap<usize, Result<usize, String>>,
 }
 
-/// One worker's memory.
-struct Hands<'a> {
-    memo: Memo<'a>,
-    scatter: Scatter<'a, &'a Shuffle>,
-}
-
+type MapWorker<'a> = Worker<'a, &'a Shuffle>;
 type PieceMapper<'w, 'a, R> = Mapper<'w, 'a, &'a Shuffle, <R as Record>::Recorder>;
 
 /// Hears of progress: bytes as they lie in the store, and lines.
@@ -161,13 +156,12 @@ pub fn map<R: Record>(
 
 impl<'a, R: Record> Work<'a, R> {
     fn run_worker(&self) {
-        let mut hands =
-            Hands { memo: Memo::new(self.known), scatter: Scatter::new(self.partitioner, self.shuffle) };
+        let mut worker = Worker::new(self.known, self.partitioner, self.shuffle);
         while let Some(task) = self.feed.next() {
             let done = match task {
-                Task::Split(index, _under_way) => self.map_split(index, &mut hands),
+                Task::Split(index, _under_way) => self.map_split(index, &mut worker),
                 Task::Piece(piece) => {
-                    let done = self.map_piece(piece.id, piece.block(), &mut hands);
+                    let done = self.map_piece(piece.id, piece.block(), &mut worker);
                     self.feed.take_back(piece);
                     done
                 }
@@ -176,15 +170,15 @@ impl<'a, R: Record> Work<'a, R> {
                 self.feed.fail(error);
             }
         }
-        hands.scatter.finish();
+        worker.scatter.finish();
         let mut sum = self.memo.lock().expect("no thread panics in here");
-        *sum = sum.plus(hands.memo.counts);
+        *sum = sum.plus(worker.memo.counts);
     }
 
-    fn map_split(&self, index: usize, hands: &mut Hands<'a>) -> Result<()> {
+    fn map_split(&self, index: usize, worker: &mut MapWorker<'a>) -> Result<()> {
         let (pieces, read) = match self.objects[self.splits[index].object].compression {
-            Compression::None => (1, self.map_stretch(index, hands)?),
-            _ => self.map_archive(index, hands)?,
+            Compression::None => (1, self.map_stretch(index, worker)?),
+            _ => self.map_archive(index, worker)?,
         };
         self.record.end(index, pieces)?;
         let mut mapped = self.mapped.lock().expect("no thread panics in here");
@@ -193,9 +187,9 @@ impl<'a, R: Record> Work<'a, R> {
     }
 
     /// A stretch of a plain object is one piece.
-    fn map_stretch(&self, index: usize, hands: &mut Hands<'a>) -> Result<Result<(), String>> {
+    fn map_stretch(&self, index: usize, worker: &mut MapWorker<'a>) -> Result<Result<(), String>> {
         let split = self.splits[index];
-        let mut mapper = self.start(hands);
+        let mut mapper = self.start(worker);
         let read = scan(&self.objects[split.object], split, self.tuning.read_bytes, |block, bytes| {
             self.map_block(split, &mut mapper, block, bytes);
             self.goes_on(split)
@@ -206,7 +200,7 @@ impl<'a, R: Record> Work<'a, R> {
 
     /// An archive is read by one worker, block by block; each block is a piece for whoever has
     /// time. Out: how many there were.
-    fn map_archive(&self, index: usize, hands: &mut Hands<'a>) -> Result<(usize, Result<(), String>)> {
+    fn map_archive(&self, index: usize, worker: &mut MapWorker<'a>) -> Result<(usize, Result<(), String>)> {
         let split = self.splits[index];
         let (mut pieces, mut done) = (0, Ok(()));
         let read = scan(&self.objects[split.object], split, self.tuning.read_bytes, |block, bytes| {
@@ -214,22 +208,22 @@ impl<'a, R: Record> Work<'a, R> {
             let id = PieceId { split: index, sequence: pieces };
             pieces += 1;
             if let Given::Back(block) = self.feed.give(id, block) {
-                done = self.map_piece(id, block, hands);
+                done = self.map_piece(id, block, worker);
             }
             done.is_ok() && self.goes_on(split)
         })?;
         done.map(|()| (pieces, read))
     }
 
-    fn map_piece(&self, id: PieceId, block: Block, hands: &mut Hands<'a>) -> Result<()> {
-        let mut mapper = self.start(hands);
+    fn map_piece(&self, id: PieceId, block: Block, worker: &mut MapWorker<'a>) -> Result<()> {
+        let mut mapper = self.start(worker);
         // Its bytes were told when they were read.
         self.map_block(self.splits[id.split], &mut mapper, block, 0);
         self.keep(id, mapper)
     }
 
-    fn start<'w>(&self, hands: &'w mut Hands<'a>) -> PieceMapper<'w, 'a, R> {
-        Mapper::new(self.rules, &mut hands.memo, &mut hands.scatter, self.record.start())
+    fn start<'w>(&self, worker: &'w mut MapWorker<'a>) -> PieceMapper<'w, 'a, R> {
+        Mapper::new(self.rules, worker, self.record.start())
     }
 
     fn map_block(&self, split: Split, mapper: &mut PieceMapper<'_, 'a, R>, block: Block, bytes: u64) {

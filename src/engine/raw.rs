@@ -12,10 +12,10 @@ use crate::domain::zone::Zone;
 use crate::error::{Error, Kind, Result};
 use crate::input::plan::{LogObject, Split};
 use crate::kernel::categorize::Categorizer;
-use crate::kernel::fused::{MapRules, Mapper};
+use crate::kernel::fused::{MapRules, Mapper, Worker};
 use crate::kernel::keyed::Key;
-use crate::kernel::memo::{Known, Memo};
-use crate::kernel::partition::{Chunk, ChunkSink, Partitioner, Sample, Scatter};
+use crate::kernel::memo::Known;
+use crate::kernel::partition::{Chunk, ChunkSink, Partitioner, Sample};
 use crate::limits::READ_BYTES;
 use crate::schema;
 use arrow::array::{ArrayRef, Date32Array, RecordBatch};
@@ -76,11 +76,11 @@ impl RawLogs {
         let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None };
         let partitioner = Partitioner::from_sample(Sample::default(), 1, 1);
         let known = Known::new(&self.categorizer);
-        let (mut memo, mut scatter) = (Memo::new(&known), Scatter::new(&partitioner, Nowhere));
+        let mut worker = Worker::new(&known, &partitioner, Nowhere);
         let whole = Split { object: index, start: 0, end: u64::MAX };
         let (mut line, mut wanted, mut failure) = (0, true, None);
         let read = scan(object, whole, READ_BYTES, |block, _| {
-            let mut mapper = Mapper::new(&rules, &mut memo, &mut scatter, SplitRows::default());
+            let mut mapper = Mapper::new(&rules, &mut worker, SplitRows::default());
             mapper.map(block);
             let (outcome, rows) = mapper.finish();
             self.rejected.fetch_add(outcome.rejected_rows(), Ordering::Relaxed);

@@ -7,9 +7,9 @@
 use super::categorize::Decision;
 use super::content::Content;
 use super::keyed::{Key, KeyedTotal};
-use super::memo::Memo;
+use super::memo::{Known, Memo};
 use super::parse::{Line, parse_line};
-use super::partition::{ChunkSink, Movement, Scatter};
+use super::partition::{ChunkSink, Movement, Partitioner, Scatter};
 use super::quick::Lines;
 use super::scan::Block;
 use super::separators::Separators;
@@ -109,17 +109,29 @@ pub struct MapRules<'a> {
     pub only_month: Option<Month>,
 }
 
-/// One worker on one split. Memo and scatter buffers are the worker's, and outlive the split.
+/// What a worker keeps from piece to piece.
+pub struct Worker<'a, S> {
+    pub memo: Memo<'a>,
+    pub scatter: Scatter<'a, S>,
+    separators: Separators,
+}
+
+impl<'a, S: ChunkSink> Worker<'a, S> {
+    pub fn new(known: &'a Known<'a>, partitioner: &'a Partitioner, sink: S) -> Worker<'a, S> {
+        let (memo, scatter) = (Memo::new(known), Scatter::new(partitioner, sink));
+        Worker { memo, scatter, separators: Separators::default() }
+    }
+}
+
+/// One worker on one piece.
 pub struct Mapper<'w, 'a, S, R> {
     rules: &'a MapRules<'a>,
-    memo: &'w mut Memo<'a>,
-    scatter: &'w mut Scatter<'a, S>,
-    pub recorder: R,
+    worker: &'w mut Worker<'a, S>,
+    recorder: R,
     outcome: Outcome,
     /// Shares by month index, added to the outcome at the end.
     shares: Vec<MonthShare>,
     reject_bytes: u64,
-    separators: Separators,
 }
 
 /// While a batch of rows is categorized, the next is parsed already, and what the memo knows of
@@ -134,15 +146,9 @@ struct Waiting<'b> {
 }
 
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
-    pub fn new(
-        rules: &'a MapRules<'a>,
-        memo: &'w mut Memo<'a>,
-        scatter: &'w mut Scatter<'a, S>,
-        recorder: R,
-    ) -> Self {
+    pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R) -> Self {
         let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
-        let (outcome, separators) = (Outcome::default(), Separators::default());
-        Mapper { rules, memo, scatter, recorder, outcome, shares, reject_bytes: 0, separators }
+        Mapper { rules, worker, recorder, outcome: Outcome::default(), shares, reject_bytes: 0 }
     }
 
     /// All lines so far.
@@ -168,7 +174,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     }
 
     fn map_lines(&mut self, offset: u64, bytes: &[u8]) {
-        let mut separators = std::mem::take(&mut self.separators);
+        let mut separators = std::mem::take(&mut self.worker.separators);
         separators.index(bytes);
         let mut waiting = Vec::with_capacity(2 * BATCH_ROWS);
         for ((range, quick), line) in
@@ -182,7 +188,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
                 continue;
             };
             self.outcome.content.add(raw);
-            let seller_hash = self.memo.hash(transaction.seller);
+            let seller_hash = self.worker.memo.hash(transaction.seller);
             waiting.push(Waiting { transaction, line, seller_hash });
             if waiting.len() == 2 * BATCH_ROWS {
                 self.accept_batch(&mut waiting, BATCH_ROWS);
@@ -192,13 +198,13 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         let unended = u64::from(bytes.last().is_some_and(|&b| b != b'\n'));
         self.outcome.lines += separators.newlines() + unended;
         self.outcome.line_bytes += bytes.len() as u64;
-        self.separators = separators;
+        self.worker.separators = separators;
     }
 
     /// Accepts the rows that came first, at most so many.
     fn accept_batch(&mut self, waiting: &mut Vec<Waiting>, most: usize) {
         let rows = waiting.len().min(most);
-        waiting[rows..].iter().for_each(|row| self.memo.approach(row.seller_hash));
+        waiting[rows..].iter().for_each(|row| self.worker.memo.approach(row.seller_hash));
         for Waiting { transaction, line, seller_hash } in waiting.drain(..rows) {
             self.accept(line, &transaction, seller_hash);
         }
@@ -213,7 +219,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         }
         match parse_line(line, self.rules.zone) {
             Line::Transaction(transaction) => {
-                self.accept(number, &transaction, self.memo.hash(transaction.seller));
+                self.accept(number, &transaction, self.worker.memo.hash(transaction.seller));
             }
             Line::Blank => self.outcome.blank += 1,
             Line::Refused(refusal) => self.reject_at(number, offset, refusal, raw),
@@ -232,14 +238,14 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         if self.rules.only_month.is_some_and(|only| only != transaction.month) {
             return;
         }
-        let decision = self.memo.categorize_hashed(transaction, seller_hash);
+        let decision = self.worker.memo.categorize_hashed(transaction, seller_hash);
         let category = decision.category;
         let outcome = &mut self.outcome;
         *if cents > 0 { &mut outcome.positive_cents } else { &mut outcome.negative_cents } +=
             i128::from(cents);
         outcome.by_source[decision.source as usize] += 1;
         outcome.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
-        self.scatter.push(Movement::new(transaction.user_id, index, category, cents));
+        self.worker.scatter.push(Movement::new(transaction.user_id, index, category, cents));
         self.recorder.record(transaction, decision, number);
     }
 

@@ -3,6 +3,8 @@
 //! In: logs and tables as text. Out: exit codes, reports, published rows.
 //! Invariant: nothing outside the test's own folder is written.
 
+pub mod s3_server;
+
 use pennymill::domain::category::Categories;
 use pennymill::input::published::read_groups;
 use serde_json::Value;

@@ -1,0 +1,72 @@
+//! Times the spending job over an S3 server on this machine, beside local files.
+//!
+//! In: `PENNYMILL_BENCH_ROWS`, or a million rows. Out: wall seconds of whole commands, medians, and
+//! their ratio, for logs alone and for logs and lake.
+//! Invariant: all ways of storing are timed in turn, and every run counts every row that was made.
+
+#[path = "../tests/support/s3_server.rs"]
+mod s3_server;
+
+use pennymill::bench::options;
+use pennymill::generate::generate;
+use pennymill::job::spec::{Bench, Spec};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+const ROWS: u64 = 1_000_000;
+const SEED: u64 = 7;
+const RUNS: usize = 5;
+
+fn main() {
+    let rows = std::env::var("PENNYMILL_BENCH_ROWS");
+    let rows = rows.map_or(ROWS, |rows| rows.parse().expect("PENNYMILL_BENCH_ROWS is a number"));
+    let folder = tempfile::tempdir().expect("room for logs");
+    let users = (rows / 20).max(1);
+    let spec = Spec { bench: Bench { rows, users, seed: SEED, ..Bench::default() }, ..Spec::shipped() };
+    let bucket = folder.path().join("bucket");
+    generate(&options(&spec, &bucket)).expect("logs can be generated");
+    let endpoint = s3_server::serve(folder.path());
+    println!("seed {SEED}, {rows} rows, medians of {RUNS} after one to warm up");
+    let local = bucket.display().to_string();
+    let ways = [
+        ("local files", local.as_str(), local.as_str()),
+        ("logs on S3", "s3://bucket", &local),
+        ("logs and lake on S3", "s3://bucket", "s3://bucket"),
+    ];
+    let mut seconds = ways.map(|_| Vec::new());
+    for _ in 0..=RUNS {
+        for ((_, logs, lake), seconds) in ways.iter().zip(&mut seconds) {
+            seconds.push(run(&bucket, logs, lake, &endpoint, rows));
+        }
+    }
+    let medians = seconds.map(|seconds| {
+        let mut timed = seconds[1..].to_vec();
+        timed.sort_by(f64::total_cmp);
+        (timed[RUNS / 2], timed[0], timed[RUNS - 1])
+    });
+    for ((name, ..), (median, min, max)) in ways.iter().zip(medians) {
+        println!("{name}: {median:.2} s ({min:.2}-{max:.2}), {:.2} times local files", median / medians[0].0);
+    }
+}
+
+/// One run of the command into an empty lake. Out: its wall seconds.
+fn run(made: &Path, logs: &str, lake: &str, endpoint: &str, rows: u64) -> f64 {
+    let job = made.join("s3.toml");
+    let sellers = made.join("sellers.csv");
+    let text = format!(
+        "name = \"s3\"\nkind = \"spending\"\n[input]\nlogs = \"{logs}/logs/\"\nsellers = {sellers:?}\n\
+         [output]\nlake = \"{lake}/lake/\"\n"
+    );
+    std::fs::write(&job, text).expect("room for a job");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pennymill"));
+    command.args(["run", "--report", "json"]).arg(&job).envs(s3_server::environment(endpoint));
+    let since = Instant::now();
+    let output = command.output().expect("the program starts");
+    let seconds = since.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(report["rows"]["accepted"], rows, "every row is counted");
+    std::fs::remove_dir_all(made.join("lake")).expect("there is a lake, and it is ours");
+    seconds
+}
