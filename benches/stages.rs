@@ -10,6 +10,7 @@ use pennymill::bench;
 use pennymill::domain::spend::Spend;
 use pennymill::domain::transaction::Transaction;
 use pennymill::domain::zone::Zone;
+use pennymill::engine::local::Tuning;
 use pennymill::error::Result;
 use pennymill::generate::Generated;
 use pennymill::input::published::read_groups;
@@ -28,7 +29,7 @@ use pennymill::kernel::separators::Separators;
 use pennymill::kernel::table::{self, Sums};
 use pennymill::limits::{PARTITION_ROWS_TARGET, READ_BYTES};
 use pennymill::output::{crowd, monthly};
-use pennymill::run::{publish, tuning};
+use pennymill::run::publish;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -330,7 +331,7 @@ pub fn decode(data: &Data) -> Stage<'_> {
 /// The whole job, from logs on disk to a lake on disk. Checksum: the net cents.
 pub fn job(data: &Data) -> Stage<'_> {
     stage("job", move || {
-        let (elapsed, published) = timed(|| publish(&data.job, None, &tuning(&data.job)));
+        let (elapsed, published) = timed(|| publish(&data.job, None, &Tuning::of(&data.job)));
         let (report, _) = published.expect("the job runs");
         std::fs::remove_dir_all(&data.job.output.lake).expect("there is a lake, and it is ours");
         (elapsed, report.amount_cents.net.into())

@@ -4,10 +4,10 @@
 //! that another run took it. Invariant: opening + parsed = closing as read back, in rows, in
 //! cents and by the keyed total, or nothing is committed.
 
+mod alerts;
 mod checks;
 mod records;
 
-use crate::domain::alert::Alert;
 use crate::domain::month::Month;
 use crate::engine::local::{Mapped, Tuning, map};
 use crate::engine::reduce::{Reduced, Reduction, reduce};
@@ -15,25 +15,23 @@ use crate::engine::settle::{Verdict, settle};
 use crate::error::{Error, Kind, Result};
 use crate::input::ledger::{Ledger, Status};
 use crate::input::plan::{Held, LogObject};
-use crate::input::published::{OpeningPart, PartFile};
+use crate::input::published::{PartFile, PublishedPart};
 use crate::input::reference::{Reference, zone};
 use crate::job::spec::Spec;
-use crate::job::values::AsOf;
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Outcome};
 use crate::kernel::keyed::Key;
 use crate::limits::RUN_SECONDS_MAX;
-use crate::output::alerts::{not_yet_emitted, to_ndjson, to_parquet};
 use crate::output::commit;
-use crate::output::lake::{BUDGET_ALERTS, Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
-use crate::output::manifest::{FileRecord, Manifest, PartRecord};
-use crate::output::monthly::{AlertRule, MonthPart, PartCutter, PartQueue, PartWriter, QueueState};
-use crate::output::part::{self, WrittenPart, sha256};
+use crate::output::lake::{Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::output::manifest::{Manifest, PartRecord};
+use crate::output::monthly::{MonthPart, PartCutter, PartQueue, PartWriter, QueueState};
+use crate::output::part::{WrittenPart, sha256, write_file};
 use crate::output::rejects;
 use crate::output::transactions::TransactionWriter;
 use crate::progress::Progress;
 use crate::report::{Report, RunOutcome};
-use bytes::Bytes;
+use alerts::Said;
 use checks::{hold_to_ledger, verify};
 use records::{entry, fill, inputs, months};
 use std::collections::BTreeMap;
@@ -102,8 +100,7 @@ struct Closing {
     parts: Vec<MonthPart>,
     replaced: Vec<PartFile>,
     reduced: Reduced,
-    alerts: Vec<Alert>,
-    as_of: Option<Month>,
+    said: Said,
 }
 
 impl Attempt<'_> {
@@ -122,7 +119,6 @@ impl Attempt<'_> {
         let since = Instant::now();
         self.progress.begin("reduce");
         let closing = self.close(wish, &read, &rules)?;
-        verify(&read, &closing)?;
         report.seconds.reduce += since.elapsed().as_secs_f64();
         let since = Instant::now();
         self.progress.begin("publish");
@@ -206,62 +202,43 @@ impl Attempt<'_> {
         held
     }
 
-    /// Reduces into the parts of the touched months.
+    /// Reduces into the parts of the touched months, and says what is due of them.
     fn close(&self, wish: &Wish, read: &Read, rules: &MapRules) -> Result<Closing> {
         let touched: Vec<Month> = match wish {
             Wish::Count(_) => read.sum.by_month.keys().copied().collect(),
             Wish::Rebuild(month, _) => vec![*month],
         };
         let replaced: Vec<PartFile> = touched.iter().flat_map(|month| self.head.parts_of(*month)).collect();
-        let mut openings: Vec<OpeningPart> = touched.iter().flat_map(|m| self.opening(wish, *m)).collect();
-        openings.sort_by_key(|part| (part.first_user, part.month));
-        let as_of = self.alert_month(wish, &touched);
-        let emitted = as_of.map_or(Ok(Default::default()), |month| self.lake.emitted_alerts(month))?;
+        let mut openings: Vec<PublishedPart> = touched.iter().flat_map(|m| self.opening(wish, *m)).collect();
+        openings.sort_by_key(|part| (*part.users.start(), part.month));
         let writer = PartWriter {
             table: self.lake.place.child(MONTHLY_SPENDING),
             run_id: &read.run_id,
             categories: &self.reference.categories,
             key: rules.key,
-            alert_rule: as_of.map(|month| AlertRule {
-                month,
-                budgets: &self.reference.budgets,
-                approaching_millionths: self.spec.alerts.approaching.0,
-            }),
         };
-        let (reduced, mut parts) = self.reduce_and_write(read, &openings, rules, &writer)?;
-        let alerts = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.alerts)).collect();
-        let alerts = not_yet_emitted(alerts, &emitted);
-        Ok(Closing { parts, replaced, reduced, alerts, as_of })
+        let (reduced, parts) = self.reduce_and_write(read, &openings, rules, &writer)?;
+        let closing = Closing { parts, replaced, reduced, said: Said::default() };
+        // What is said follows from what is right.
+        verify(read, &closing)?;
+        let said = self.say(wish, &touched, read, &closing.parts)?;
+        Ok(Closing { said, ..closing })
     }
 
     /// A month as it is published; a month that is rebuilt starts from nothing.
-    fn opening(&self, wish: &Wish, month: Month) -> Vec<OpeningPart> {
+    fn opening(&self, wish: &Wish, month: Month) -> Vec<PublishedPart> {
         let table = self.lake.place.child(MONTHLY_SPENDING);
         let parts = match wish {
             Wish::Count(_) => self.head.parts_of(month),
             Wish::Rebuild(..) => Vec::new(),
         };
-        let opening = |part: &PartFile| {
-            let (first_user, place) = (part.first_user(), table.child(&part.path));
-            OpeningPart { month, first_user, place }
-        };
-        parts.iter().map(opening).collect()
-    }
-
-    /// Alerts are for one month, only when it is touched, and never from a rebuild.
-    fn alert_month(&self, wish: &Wish, touched: &[Month]) -> Option<Month> {
-        let as_of = match self.spec.alerts.as_of.0 {
-            AsOf::Month(month) => Some(month),
-            AsOf::Latest => touched.iter().copied().max().max(self.head.last_month()),
-        };
-        let wanted = wish.rebuilt_month().is_none() && !self.reference.budgets.is_empty();
-        as_of.filter(|month| wanted && touched.contains(month))
+        parts.iter().map(|part| PublishedPart::new(month, part, &table)).collect()
     }
 
     fn reduce_and_write(
         &self,
         read: &Read,
-        openings: &[OpeningPart],
+        openings: &[PublishedPart],
         rules: &MapRules,
         writer: &PartWriter,
     ) -> Result<(Reduced, Vec<MonthPart>)> {
@@ -291,8 +268,9 @@ impl Attempt<'_> {
             read.kept.iter().map(|(object, outcome)| (object.name.as_str(), &outcome.rejects[..])).collect();
         let rejected: u64 = rejects.iter().map(|(_, rejects)| rejects.len() as u64).sum();
         let publish_rejects = rejected > 0 && wish.rebuilt_month().is_none();
-        let alerts = closing.alerts.len() as u64;
-        let record = |name: &str, bytes: Bytes, rows: u64| self.write_record(run_id, name, bytes, rows);
+        let record = |name: &str, bytes, rows: u64| {
+            write_file(&self.lake.place, format!("_runs/{run_id}/{name}"), bytes, rows)
+        };
         let spec = serde_json::to_string(self.spec).map_err(|e| Error::invariant(e.to_string()))?;
         let months = months(&closing.parts)?;
         Ok(Manifest {
@@ -307,39 +285,21 @@ impl Attempt<'_> {
             inputs: inputs(read),
             months,
             monthly_spending: closing.parts.iter().map(|p| PartRecord::new(p.month, &p.written)).collect(),
-            budget_alerts: self.write_alert_part(run_id, closing)?,
+            budget_alerts: closing
+                .said
+                .written
+                .parts
+                .iter()
+                .map(|(m, part)| PartRecord::new(*m, part))
+                .collect(),
             transactions: read.transactions.iter().map(|(m, part)| PartRecord::new(*m, part)).collect(),
             ledger: record("ledger.parquet", ledger.to_parquet()?, ledger.entries.len() as u64)?,
             rejects: match publish_rejects {
                 true => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
                 false => None,
             },
-            alerts: match alerts {
-                0 => None,
-                _ => Some(record("alerts.ndjson", to_ndjson(&closing.alerts, run_id), alerts)?),
-            },
+            alert_files: closing.said.written.files.clone(),
         })
-    }
-
-    fn write_record(&self, run_id: &str, name: &str, bytes: Bytes, rows: u64) -> Result<FileRecord> {
-        let path = format!("_runs/{run_id}/{name}");
-        let (place, checksum, size_bytes) =
-            (self.lake.place.child(&path), sha256(&bytes), bytes.len() as u64);
-        place.create(bytes)?;
-        match sha256(&place.read()?) == checksum {
-            true => Ok(FileRecord { path, size_bytes, rows, sha256: checksum }),
-            false => Err(Error::invariant("an object reads back with other bytes").at(&place.shown)),
-        }
-    }
-
-    fn write_alert_part(&self, run_id: &str, closing: &Closing) -> Result<Vec<PartRecord>> {
-        let (Some(month), false) = (closing.as_of, closing.alerts.is_empty()) else { return Ok(Vec::new()) };
-        let table = self.lake.place.child(BUDGET_ALERTS);
-        let path = format!("month={month}-01/part-{run_id}.parquet");
-        let bytes = to_parquet(&closing.alerts, run_id)?;
-        let written = part::write(&table, &path, bytes, closing.alerts.len() as u64)?;
-        part::read_back(&table.child(&path), &written)?;
-        Ok(vec![PartRecord::new(month, &written)])
     }
 
     /// Old + added = new. A rebuild adds nothing.
@@ -353,8 +313,8 @@ impl Attempt<'_> {
             if next.is_counted(&object.name) {
                 return Err(Error::invariant("an object is counted twice").at(&object.name));
             }
-            next.entries
-                .insert(object.name.clone(), entry(object, Some(outcome), &read.run_id, Status::Counted));
+            let counted = entry(object, Some(outcome), &read.run_id, Status::Counted);
+            next.entries.insert(object.name.clone(), counted);
         }
         for (object, outcome, reason) in &read.held {
             let held = entry(object, outcome.as_ref(), &read.run_id, Status::Held(reason.clone()));

@@ -48,6 +48,14 @@ pub fn run(args: &JobArgs) -> Result<String> {
             spec.name, lake.place.shown
         ));
     }
+    if spec.kind == JobKind::Recommend {
+        let categories = reference::categories(&spec.input)?;
+        let (incomes, manual) = reference::budgets(&spec.input, &categories)?.counts();
+        return Ok(format!(
+            "{}: fit to run\n  lake       {}: {version}\n  reference  {incomes} incomes, {manual} budgets set by users\n",
+            spec.name, lake.place.shown
+        ));
+    }
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
     let reference = Reference::load(&spec, crowd::read)?;
     let ledger = head.map(|head| head.ledger).unwrap_or_default();

@@ -1,9 +1,12 @@
-//! Why: every transaction behind a monthly amount, or how a seller is understood.
+//! Why: every transaction behind a monthly amount, every budget of a month, or how a seller is
+//! understood.
 //!
 //! In: a user and a month of a lake, or a seller. Out: rows with the place, the layer and the entry
-//! that decided; or the steps, the candidates and the decision.
+//! that decided; budgets and what was said of them; or the steps, the candidates and the decision.
 //! Invariant: the rows add up to the published cents, or the difference is said and the exit code
 //! tells; nothing is written.
+
+mod budgets;
 
 use crate::domain::money::format_cents;
 use crate::domain::month::Month;
@@ -23,7 +26,6 @@ use crate::output::crowd;
 use crate::output::lake::{Head, Lake, TRANSACTIONS};
 use crate::query::{answer, form};
 use crate::report::printable;
-use crate::run::tuning;
 use crate::schema;
 use crate::store::wait;
 use arrow::array::{ArrayRef, AsArray, Date32Array, RecordBatch};
@@ -112,6 +114,11 @@ fn explain_month(question: &Question, args: &ExplainArgs) -> Result<(String, u8)
     })?;
     if let Some(spec) = &spec {
         head.fits(spec)?;
+    }
+    if args.budgets {
+        let spec = spec.map_or_else(|| last_job(&lake, &head), Ok)?;
+        let rows = budgets::rows(&lake, &head, &spec, question.user_id, question.month)?;
+        return Ok((write_batch(rows, args.format)?, 0));
     }
     let published = published(&lake, question)?;
     let mut rows = published_transactions(&lake, question)?;
@@ -219,8 +226,7 @@ fn raw_transactions(spec: &Spec, head: &Head, question: &Question) -> Result<Rec
     let zone = zone(spec);
     let wanted =
         Wanted { user_id: question.user_id, month: question.month, zone: &zone, categorizer: &categorizer };
-    let tuning: Tuning = tuning(spec);
-    let by_object = of_user::rows(&objects, &wanted, &tuning)?;
+    let by_object = of_user::rows(&objects, &wanted, &Tuning::of(spec))?;
     let broken = |e: arrow::error::ArrowError| Error::invariant(format!("transactions are no table: {e}"));
     let mut batches = Vec::new();
     for (object, rows) in objects.iter().zip(by_object) {
@@ -262,7 +268,10 @@ const SHOWN: [&str; 8] =
 
 fn write_rows(rows: RecordBatch, wanted: QueryFormat) -> Result<String> {
     let shown = SHOWN.map(|name| rows.schema().index_of(name).expect("a column of the table"));
-    let rows = rows.project(&shown).map_err(|e| Error::invariant(e.to_string()))?;
+    write_batch(rows.project(&shown).map_err(|e| Error::invariant(e.to_string()))?, wanted)
+}
+
+fn write_batch(rows: RecordBatch, wanted: QueryFormat) -> Result<String> {
     let schema = rows.schema();
     let stream = RecordBatchStreamAdapter::new(schema.clone(), futures::stream::iter([Ok(rows)]));
     let result = QueryResult { schema, rows: Box::pin(stream), is_plan: false };

@@ -31,6 +31,8 @@ pub mod query;
 pub mod attempt;
 pub mod table_job;
 
+pub mod recommend;
+
 pub mod bench;
 
 pub mod check;

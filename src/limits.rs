@@ -53,6 +53,12 @@ pub const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Transactions in one published part.
 pub const PART_TRANSACTIONS: usize = 2 * 1024 * 1024;
 
+/// Alerts in one published part: a part ends with the users that pass this.
+pub const PART_ALERTS: usize = 256 * 1024;
+
+/// Thresholds of one job's alerts.
+pub const THRESHOLDS_MAX: usize = 16;
+
 /// How often a run that lost the race for a version plans again.
 pub const COMMIT_ATTEMPTS_MAX: u32 = 5;
 

@@ -110,7 +110,8 @@ async fn published(lake: &Lake, sql: &str) -> Result<Vec<PublishedTable>> {
     for name in lake.published_by_jobs().await? {
         if let Some(table) = lake.table_now(&name).await? {
             let files = table.files()?.into_iter().map(|part| file(&name, part)).collect();
-            tables.push(unpartitioned(&name, table.schema(), files));
+            let partition_column = table.partition_column();
+            tables.push(PublishedTable { partition_column, ..unpartitioned(&name, table.schema(), files) });
         }
     }
     // Finding all rejects takes every manifest there is: only for questions that speak of them.

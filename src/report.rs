@@ -3,6 +3,10 @@
 //! In: what a run came to. Out: a page for a person, or one JSON object for a machine.
 //! Invariant: keys are fixed; no seller, user or amount of a single transaction appears.
 
+mod backtest;
+
+pub use backtest::{backtest_json, backtest_text};
+
 use crate::domain::category::CategorySource;
 use crate::domain::money::format_cents;
 use crate::domain::transaction::RejectReason;
@@ -72,10 +76,14 @@ impl From<MemoCounts> for Sellers {
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+/// New alerts, and what became of earlier ones.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct AlertCounts {
     pub approaching: u64,
     pub exceeded: u64,
+    pub pace: u64,
+    pub cleared: u64,
+    pub corrected: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -115,6 +123,9 @@ pub struct Report {
     pub peak_memory_bytes: u64,
     pub spilled_bytes: u64,
     pub table_version: u64,
+    /// The month that a job of kind `recommend` has recommended budgets for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recommended_month: Option<String>,
     /// The table of a job of kind `sql`, and its rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published_table: Option<(String, u64)>,
@@ -162,7 +173,10 @@ impl Report {
         };
         writeln!(page, "{}: {outcome}", self.job)?;
         match (&self.published_table, self.outcome) {
-            (Some((table, rows)), _) => writeln!(page, "  table      {table}: {} rows", grouped(*rows))?,
+            (Some((table, rows)), _) => {
+                let month = self.recommended_month.as_ref().map(|month| format!(" for {month}"));
+                writeln!(page, "  table      {table}: {} rows{}", grouped(*rows), month.unwrap_or_default())?;
+            }
             (None, RunOutcome::Published) => self.write_published(page)?,
             _ => {}
         }
@@ -220,10 +234,7 @@ impl Report {
             money(cents.negative),
             money(cents.net)
         )?;
-        if let Some(month) = &self.alerts_as_of {
-            let AlertCounts { approaching, exceeded } = self.alerts;
-            writeln!(page, "  alerts     {approaching} approaching, {exceeded} exceeded, for {month}")?;
-        }
+        self.write_alerts(page)?;
         writeln!(page, "  month      {:>14} {:>12} {:>12} {:>18}", "transactions", "users", "groups", "net")?;
         for month in &self.months {
             writeln!(
@@ -237,6 +248,23 @@ impl Report {
             )?;
         }
         Ok(())
+    }
+
+    fn write_alerts(&self, page: &mut String) -> std::fmt::Result {
+        let AlertCounts { approaching, exceeded, pace, cleared, corrected } = self.alerts;
+        if self.alerts_as_of.is_none() && corrected == 0 {
+            return Ok(());
+        }
+        write!(page, "  alerts     {} approaching, {} exceeded", grouped(approaching), grouped(exceeded))?;
+        for (count, name) in [(pace, "pace"), (cleared, "cleared"), (corrected, "corrected")] {
+            if count > 0 {
+                write!(page, ", {} {name}", grouped(count))?;
+            }
+        }
+        match &self.alerts_as_of {
+            Some(month) => writeln!(page, ", for {month}"),
+            None => writeln!(page),
+        }
     }
 }
 

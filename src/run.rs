@@ -18,6 +18,7 @@ use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::crowd;
 use crate::output::lake::Lake;
 use crate::progress::Progress;
+use crate::recommend;
 use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
 use crate::table_job;
 use std::time::{Duration, Instant};
@@ -35,11 +36,18 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     if spec.kind != JobKind::Spending && args.rebuild.is_some() {
         return Err(Error::unfit("--rebuild is for jobs of kind \"spending\"; run this one again instead"));
     }
+    if let Some(months) = args.backtest {
+        if spec.kind != JobKind::Recommend {
+            return Err(Error::unfit("--backtest is for jobs of kind \"recommend\""));
+        }
+        return recommend::backtest(&spec, months, args.report).map(|text| (text, 0));
+    }
     let (report, code) = match spec.kind {
-        JobKind::Spending => publish(&spec, args.rebuild, &tuning(&spec))?,
+        JobKind::Spending => publish(&spec, args.rebuild, &Tuning::of(&spec))?,
+        JobKind::Recommend => (recommend::publish(&spec)?, 0),
         JobKind::Sql | JobKind::Votes => (table_job::publish(&spec)?, 0),
         JobKind::Bench => {
-            let publish = |job: &Spec| publish(job, None, &tuning(job)).map(|(report, _)| report);
+            let publish = |job: &Spec| publish(job, None, &Tuning::of(job)).map(|(report, _)| report);
             return Ok((bench::run(&spec, &publish)?.print(args.report), 0));
         }
     };
@@ -49,11 +57,6 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
         ReportForm::Json | ReportForm::SmallerIsBetter => report.to_json() + "\n",
     };
     Ok((text, code))
-}
-
-/// How a job asks to be run.
-pub fn tuning(spec: &Spec) -> Tuning {
-    Tuning::new(spec.limits.threads, spec.limits.memory.0.0)
 }
 
 /// From the logs to the next version of the lake. `tuning` changes the time it takes, never a
@@ -152,7 +155,7 @@ fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     let head = lake.head()?;
     let ledger = head.as_ref().map(|head| head.ledger.clone()).unwrap_or_default();
     let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0);
-    let months = months_of(&plan.new, &crate::input::reference::zone(spec), &tuning(spec))?;
+    let months = months_of(&plan.new, &crate::input::reference::zone(spec), &Tuning::of(spec))?;
     let parts = |month: &Month| head.as_ref().map_or(0, |head| head.parts_of(*month).len());
     let months: Vec<(String, usize)> = months.iter().map(|m| (m.to_string(), parts(m))).collect();
     Ok(match form {

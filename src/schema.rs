@@ -11,7 +11,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use std::sync::Arc;
 
 /// The contracts of `schemas/`, which travel inside the program.
-const CONTRACTS: [(&str, &str); 17] = [
+const CONTRACTS: [(&str, &str); 18] = [
     ("transaction_log", include_str!("../schemas/transaction_log.toml")),
     ("categories", include_str!("../schemas/categories.toml")),
     ("seller_dictionary", include_str!("../schemas/seller_dictionary.toml")),
@@ -26,6 +26,7 @@ const CONTRACTS: [(&str, &str); 17] = [
     ("transactions", include_str!("../schemas/transactions.toml")),
     ("crowd_votes", include_str!("../schemas/crowd_votes.toml")),
     ("budget_alerts", include_str!("../schemas/budget_alerts.toml")),
+    ("budget_recommendations", include_str!("../schemas/budget_recommendations.toml")),
     ("rejects", include_str!("../schemas/rejects.toml")),
     ("ledger", include_str!("../schemas/ledger.toml")),
     ("run_manifest", include_str!("../schemas/run_manifest.toml")),
@@ -110,12 +111,29 @@ pub fn budget_alerts() -> SchemaRef {
         required("alert_id", DataType::Utf8),
         required("user_id", DataType::Int64),
         required("category", DataType::Utf8),
+        required("sequence", DataType::Int64),
+        required("event", DataType::Utf8),
         required("level", DataType::Utf8),
+        required("threshold", SHARE),
+        optional("reached", SHARE),
         required("spent", AMOUNT),
         required("budget", AMOUNT),
+        required("rolled_over", AMOUNT),
         required("budget_source", DataType::Utf8),
-        required("threshold", SHARE),
         required("run_id", DataType::Utf8),
+    ])
+}
+
+pub fn budget_recommendations() -> SchemaRef {
+    table([
+        required("month", DataType::Date32),
+        required("user_id", DataType::Int64),
+        required("category", DataType::Utf8),
+        required("amount", AMOUNT),
+        required("basis", DataType::Utf8),
+        optional("template_amount", AMOUNT),
+        optional("history_amount", AMOUNT),
+        required("history_months", DataType::Int64),
     ])
 }
 
@@ -189,9 +207,10 @@ fn table<const COLUMNS: usize>(fields: [Field; COLUMNS]) -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::alert::AlertLevel;
+    use crate::domain::alert::{AlertEvent, AlertLevel};
     use crate::domain::budget::BudgetSource;
     use crate::domain::category::CategorySource;
+    use crate::domain::recommend::Basis;
     use crate::domain::transaction::RejectReason;
     use serde::Deserialize;
     use std::collections::BTreeSet;
@@ -266,6 +285,7 @@ mod tests {
             ("transactions", transactions()),
             ("crowd_votes", crowd_votes()),
             ("budget_alerts", budget_alerts()),
+            ("budget_recommendations", budget_recommendations()),
             ("rejects", rejects()),
             ("ledger", ledger()),
         ] {
@@ -287,9 +307,10 @@ mod tests {
             found.unwrap().values
         };
         assert_eq!(values("rejects", "reason"), RejectReason::ALL.map(RejectReason::name));
+        assert_eq!(values("budget_recommendations", "basis"), Basis::ALL.map(Basis::name));
+        assert_eq!(values("budget_alerts", "event"), AlertEvent::ALL.map(AlertEvent::name));
         assert_eq!(values("budget_alerts", "level"), AlertLevel::ALL.map(AlertLevel::name));
-        let sources = [BudgetSource::Override, BudgetSource::Template].map(BudgetSource::name);
-        assert_eq!(values("budget_alerts", "budget_source"), sources);
+        assert_eq!(values("budget_alerts", "budget_source"), BudgetSource::ALL.map(BudgetSource::name));
         let sources = CategorySource::ALL.map(CategorySource::name);
         assert_eq!(values("transactions", "category_source"), sources);
         assert_eq!(values("categories", "kind"), ["spend", "income", "transfer", "ignore"]);

@@ -13,6 +13,7 @@ use crate::output::commit::{CommitInfo, Outcome};
 use crate::output::crowd::{self, CROWD_VOTES};
 use crate::output::lake::{APPLICATION, Lake};
 use crate::output::part;
+use crate::output::recommendations::BUDGET_RECOMMENDATIONS;
 use crate::query::answer;
 use crate::report::{Report, RunOutcome, peak_memory_bytes};
 use crate::schema;
@@ -47,6 +48,7 @@ pub fn publish(spec: &Spec) -> Result<Report> {
 pub fn table_name(spec: &Spec) -> String {
     let default = match spec.kind {
         JobKind::Votes => CROWD_VOTES,
+        JobKind::Recommend => BUDGET_RECOMMENDATIONS,
         _ => &spec.name,
     };
     spec.output.table.clone().unwrap_or_else(|| default.to_string())
@@ -64,7 +66,7 @@ fn replace(
     let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
     for _ in 0..COMMIT_ATTEMPTS_MAX {
         let run_id = uuid::Uuid::now_v7().to_string();
-        let table = lake.open_or_create_for_job(name, schema)?;
+        let table = lake.open_or_create_for_job(name, schema, &[])?;
         let bytes = part::encode(schema, batches)?;
         let place = lake.place.child(name);
         let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;

@@ -79,7 +79,7 @@ fn the_report_has_the_keys_that_scripts_rely_on() {
         ("/amount_cents", "positive negative net"),
         ("/months/0", "month rows users groups net_cents"),
         ("/categorized", "override rule alias dictionary crowd keyword none"),
-        ("/alerts", "approaching exceeded"),
+        ("/alerts", "approaching exceeded pace cleared corrected"),
         ("/seconds", "plan map reduce publish total"),
     ] {
         let object = report.pointer(path).unwrap().as_object().unwrap();
@@ -316,7 +316,7 @@ fn manual_choices_win_and_survive_a_rebuild_with_another_dictionary() {
 fn alerts_come_once_net_of_refunds_and_for_one_month() {
     let alerts = |scratch: &Scratch| {
         let lake = scratch.lake();
-        let sql = "select user_id, level, spent, budget, budget_source from budget_alerts order by 1, 2";
+        let sql = "select user_id, sequence, event, level, spent, budget, budget_source from budget_alerts order by 1, 2";
         let said = scratch.pennymill(&["query", "--lake", lake.to_str().unwrap(), sql, "--format", "csv"]);
         said.stdout.lines().skip(1).map(String::from).collect::<Vec<_>>()
     };
@@ -337,29 +337,47 @@ fn alerts_come_once_net_of_refunds_and_for_one_month() {
     ];
     scratch.write("logs/a.tsv", row(1, "2025-01-01", "500.00") + &february.concat());
     let report = scratch.run(&[]).json();
-    assert_eq!(report["alerts"], serde_json::json!({"approaching": 1, "exceeded": 1}));
-    let first = ["2,approaching,100.00,100.00,template", "3,exceeded,50.01,50.00,override"];
+    let counts = |approaching, exceeded, cleared, corrected| {
+        serde_json::json!({
+            "approaching": approaching, "exceeded": exceeded, "pace": 0, "cleared": cleared, "corrected": corrected
+        })
+    };
+    assert_eq!(report["alerts"], counts(1, 1, 0, 0));
+    let first = ["2,1,raised,approaching,100.00,100.00,template", "3,1,raised,exceeded,50.01,50.00,manual"];
     assert_eq!(alerts(&scratch), first);
 
     scratch.write(
         "logs/b.tsv",
         row(1, "2025-02-03", "0.01") + &row(3, "2025-02-03", "-10.00") + &row(2, "2025-02-04", "-50.00"),
     );
-    scratch.run(&[]);
-    let second = ["1,approaching,80.00,100.00,template", first[0], first[1]];
-    assert_eq!(alerts(&scratch), second, "a refund takes nothing back and says nothing twice");
+    assert_eq!(scratch.run(&[]).json()["alerts"], counts(1, 0, 2, 0));
+    let second = [
+        "1,1,raised,approaching,80.00,100.00,template",
+        first[0],
+        "2,2,cleared,approaching,50.00,100.00,template",
+        first[1],
+        "3,2,cleared,exceeded,40.01,50.00,manual",
+    ];
+    assert_eq!(alerts(&scratch), second, "refunds clear, and take nothing back");
     scratch.write("logs/c.tsv", row(1, "2025-01-09", "900.00"));
-    scratch.run(&[]);
+    assert_eq!(scratch.run(&[]).json()["alerts"], counts(0, 0, 0, 0));
     scratch.run(&["--rebuild", "2025-02"]);
-    assert_eq!(alerts(&scratch), second, "none for a past month, none from a rebuild");
+    assert_eq!(alerts(&scratch), second, "none for a past month, none from a rebuild that changes nothing");
+    scratch.write("sellers.csv", "seller,category\nShop,dining\n");
+    assert_eq!(scratch.run(&["--rebuild", "2025-02"]).json()["alerts"], counts(0, 0, 0, 2));
+    let corrected: Vec<String> =
+        alerts(&scratch).into_iter().filter(|alert| alert.contains("corrected")).collect();
+    let third =
+        ["1,2,corrected,approaching,0.00,100.00,template", "3,3,corrected,approaching,0.00,50.00,manual"];
+    assert_eq!(corrected, third, "what was said of groceries was said of dining");
 
     let run = scratch.path("lake/_runs");
     let lines: usize = std::fs::read_dir(run)
         .unwrap()
-        .filter_map(|run| std::fs::read_to_string(run.unwrap().path().join("alerts.ndjson")).ok())
+        .filter_map(|run| std::fs::read_to_string(run.unwrap().path().join("alerts-00000.ndjson")).ok())
         .map(|text| text.lines().inspect(|line| drop(serde_json::from_str::<Value>(line).unwrap())).count())
         .sum();
-    assert_eq!(lines, 3);
+    assert_eq!(lines, 7);
 }
 
 #[test]

@@ -48,7 +48,12 @@ fn reference_tables_that_cannot_be_used() {
         ("sellers.csv", "seller,category\nA,groceries\nB,food\n", "sellers.csv:3", "not a category"),
         ("sellers.csv", "name,category\nA,groceries\n", "sellers.csv", "column `seller` is missing"),
         ("users.csv", "user_id,monthly_income\n1,lots\n", "users.csv:2", "column `monthly_income`"),
-        ("users.csv", "user_id,monthly_income\n1,1\n1,2\n", "users.csv", "stands twice"),
+        (
+            "users.csv",
+            "user_id,monthly_income\n1,1\n1,2\n",
+            "users.csv:3",
+            "the user of line 2 stands here again",
+        ),
         ("users.csv", "user_id,monthly_income\n1\n", "users.csv:2", "1 fields where the header has 2"),
         (
             "budget_overrides.csv",
@@ -62,6 +67,25 @@ fn reference_tables_that_cannot_be_used() {
             "budget_template.toml",
             "tier `a`",
         ),
+        (
+            "budget_overrides.csv",
+            "user_id,category,amount,from_month,to_month\n1,gas,5,2025-01,2025-03\n1,gas,6,2025-03,\n",
+            "budget_overrides.csv:3",
+            "of line 2",
+        ),
+        (
+            "budget_overrides.csv",
+            "user_id,category,amount,from_month,to_month\n1,gas,5,2025-02,2025-01\n",
+            "budget_overrides.csv:2",
+            "column `to_month`: before from_month",
+        ),
+        (
+            "budget_overrides.csv",
+            "user_id,category,amount\n1,gas,-1\n",
+            "budget_overrides.csv:2",
+            "less than zero",
+        ),
+        ("users.csv", "user_id,monthly_income\n1,-5\n", "users.csv:2", "less than zero"),
         (
             "category_overrides.csv",
             "user_id,seller,category,set_at,timestamp\n1,A,gas,2025-01-01,2025-01-01\n",

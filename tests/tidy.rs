@@ -24,6 +24,7 @@ const ROOMS: &[&str] = &[
     "query",
     "attempt",
     "table_job",
+    "recommend",
     "bench",
     "check",
     "run",

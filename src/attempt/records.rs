@@ -4,7 +4,6 @@
 //! Invariant: the ledger, the manifest and the report say the same of the same object and month.
 
 use super::{Closing, Read};
-use crate::domain::alert::AlertLevel;
 use crate::domain::month::Month;
 use crate::error::{Error, Result};
 use crate::input::ledger::{Entry, MonthEntry, Status};
@@ -13,7 +12,7 @@ use crate::kernel::fused::{MonthShare, Outcome};
 use crate::kernel::keyed::GroupTotals;
 use crate::output::manifest::{InputRecord, Manifest, MonthRecord};
 use crate::output::monthly::MonthPart;
-use crate::report::{AlertCounts, Report, RunOutcome};
+use crate::report::{Report, RunOutcome};
 use std::collections::BTreeMap;
 
 /// What the ledger says of an object; of one that cannot be read to its end nothing is known.
@@ -22,6 +21,7 @@ pub(super) fn entry(object: &LogObject, outcome: Option<&Outcome>, run_id: &str,
         month: *month,
         rows: share.rows,
         net_cents: share.net_cents,
+        last_micros: Some(share.last_micros),
     };
     let content_hash = outcome.map(|outcome| outcome.content.to_string()).unwrap_or_default();
     let nothing = Outcome::default();
@@ -81,10 +81,8 @@ pub(super) fn fill(report: &mut Report, read: &Read, closing: &Closing, manifest
     report.inputs.bytes = read.kept.iter().map(|(object, _)| object.size_bytes).sum();
     report.months = manifest.months;
     report.rebuilt_month = manifest.rebuilt_month;
-    let of = |level| closing.alerts.iter().filter(|alert| alert.level == level).count() as u64;
-    report.alerts =
-        AlertCounts { approaching: of(AlertLevel::Approaching), exceeded: of(AlertLevel::Exceeded) };
-    report.alerts_as_of = closing.as_of.map(|month| month.to_string());
+    report.alerts = closing.said.counts;
+    report.alerts_as_of = closing.said.as_of.map(|month| month.to_string());
     report.sellers = read.mapped.memo.into();
     report.spilled_bytes = read.mapped.shuffle.spilled_bytes();
     report.table_version = version;

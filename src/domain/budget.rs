@@ -1,7 +1,8 @@
 //! Budgets: the manual one if set, else income × the share of the income tier.
 //!
 //! In: a template, incomes, manual budgets. Out: the budget of one user, category and month.
-//! Invariant: a template's shares add up to at most 1; no budget is not a zero budget.
+//! Invariant: a template's shares add up to at most 1; of one user and category at most one manual
+//! budget holds in a month; no budget is not a zero budget.
 
 use super::category::{Categories, CategoryId, CategoryKind};
 use super::money::parse_amount_cents;
@@ -15,14 +16,18 @@ pub const MILLION: i64 = 1_000_000;
 /// Where a budget came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetSource {
-    Override,
+    /// Set by the user.
+    Manual,
+    /// Income × share of the income tier.
     Template,
 }
 
 impl BudgetSource {
+    pub const ALL: [BudgetSource; 2] = [BudgetSource::Manual, BudgetSource::Template];
+
     pub fn name(self) -> &'static str {
         match self {
-            BudgetSource::Override => "override",
+            BudgetSource::Manual => "manual",
             BudgetSource::Template => "template",
         }
     }
@@ -31,6 +36,8 @@ impl BudgetSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub amount_cents: i64,
+    /// The part of the amount that earlier months have left over.
+    pub rolled_over_cents: i64,
     pub source: BudgetSource,
 }
 
@@ -106,11 +113,16 @@ pub fn spend_category(categories: &Categories, code: &str) -> Result<CategoryId,
     }
 }
 
-/// A share or threshold written as a decimal fraction of 0 to 1, as exact millionths.
+/// A share written as a decimal fraction of 0 to 1, as exact millionths.
 pub fn millionths(share: f64) -> Option<i64> {
-    let scaled = share * MILLION as f64;
+    (share <= 1.0).then(|| exact_millionths(share)).flatten()
+}
+
+/// A decimal of at least 0 as exact millionths; none where it has more than 6 decimals.
+pub fn exact_millionths(number: f64) -> Option<i64> {
+    let scaled = number * MILLION as f64;
     let exact = (scaled - scaled.round()).abs() < 1e-6;
-    ((0.0..=1.0).contains(&share) && exact).then_some(scaled.round() as i64)
+    (number >= 0.0 && exact).then_some(scaled.round() as i64)
 }
 
 /// A budget that a person has set.
@@ -118,9 +130,27 @@ pub fn millionths(share: f64) -> Option<i64> {
 pub struct ManualBudget {
     pub user_id: u64,
     pub category: CategoryId,
-    /// From this month on, until a later one of the same user and category; none means always.
+    /// The first month it holds for; none means always. Without a last month it holds until a later
+    /// one of the same user and category begins.
     pub from_month: Option<Month>,
+    /// The last month it holds for.
+    pub to_month: Option<Month>,
     pub amount_cents: i64,
+    /// Of its table, for whoever has to mend it.
+    pub line: u64,
+}
+
+impl ManualBudget {
+    fn key(&self) -> (u64, CategoryId, Option<Month>) {
+        (self.user_id, self.category, self.from_month)
+    }
+
+    /// Whether the next one, which begins later or at once, begins before this one ends.
+    fn overlaps(&self, next: &ManualBudget) -> bool {
+        let same = (self.user_id, self.category) == (next.user_id, next.category);
+        same && (self.from_month == next.from_month
+            || self.to_month.is_some_and(|last| next.from_month.is_none_or(|first| first <= last)))
+    }
 }
 
 /// All that decides about budgets. Nothing is stored per user and category but what people set.
@@ -134,44 +164,105 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Errors when a user has two incomes, or two manual budgets for the same thing.
+    /// `incomes` holds each user once. Errors: two manual budgets for the same thing and month.
     pub fn new(
         template: BudgetTemplate,
         mut incomes: Vec<(u64, i64)>,
         mut manual: Vec<ManualBudget>,
-    ) -> Result<Budgets, &'static str> {
+    ) -> Result<Budgets, Overlap> {
         incomes.sort_unstable();
-        if incomes.windows(2).any(|w| w[0].0 == w[1].0) {
-            return Err("a user stands twice in the users table");
-        }
         manual.sort_unstable();
-        let same = |a: &ManualBudget, b: &ManualBudget| {
-            (a.user_id, a.category, a.from_month) == (b.user_id, b.category, b.from_month)
-        };
-        if manual.windows(2).any(|w| same(&w[0], &w[1])) {
-            return Err("a budget of one user, category and from_month stands twice");
+        if let Some(pair) = manual.windows(2).find(|pair| pair[0].overlaps(&pair[1])) {
+            return Err(Overlap {
+                line: pair[0].line.max(pair[1].line),
+                other: pair[0].line.min(pair[1].line),
+            });
         }
         Ok(Budgets { template, incomes, manual })
-    }
-
-    /// The manual budget that holds in `month`, else the template's; none is not zero.
-    pub fn budget(&self, user_id: u64, category: CategoryId, month: Month) -> Option<Budget> {
-        let until = self
-            .manual
-            .partition_point(|b| (b.user_id, b.category, b.from_month) <= (user_id, category, Some(month)));
-        let latest = until.checked_sub(1).map(|i| self.manual[i]);
-        if let Some(manual) = latest.filter(|b| (b.user_id, b.category) == (user_id, category)) {
-            return Some(Budget { amount_cents: manual.amount_cents, source: BudgetSource::Override });
-        }
-        let user = self.incomes.binary_search_by_key(&user_id, |income| income.0).ok()?;
-        let amount_cents = self.template.budget_cents(self.incomes[user].1, category)?;
-        Some(Budget { amount_cents, source: BudgetSource::Template })
     }
 
     /// Nobody has a budget.
     pub fn is_empty(&self) -> bool {
         self.manual.is_empty() && self.incomes.is_empty()
     }
+
+    /// How many users have an income, and how many budgets were set.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.incomes.len(), self.manual.len())
+    }
+
+    /// The budgets of users in their order, from this one on.
+    pub fn walk(&self, first_user: u64) -> BudgetWalk<'_> {
+        BudgetWalk {
+            template: &self.template,
+            incomes: &self.incomes[self.incomes.partition_point(|income| income.0 < first_user)..],
+            manual: &self.manual[self.manual.partition_point(|manual| manual.user_id < first_user)..],
+            user_id: first_user,
+        }
+    }
+}
+
+/// Two manual budgets that hold for the same user, category and month, by their lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    pub line: u64,
+    pub other: u64,
+}
+
+/// One user's budgets after the other's: as cheap as reading the tables once.
+pub struct BudgetWalk<'b> {
+    template: &'b BudgetTemplate,
+    /// Of the user at hand and those behind.
+    incomes: &'b [(u64, i64)],
+    manual: &'b [ManualBudget],
+    user_id: u64,
+}
+
+impl<'b> BudgetWalk<'b> {
+    /// Goes on to a user. Users rise.
+    pub fn move_to(&mut self, user_id: u64) {
+        assert!(self.user_id <= user_id, "users rise");
+        self.user_id = user_id;
+        let behind = self.incomes.iter().position(|income| income.0 >= user_id);
+        self.incomes = &self.incomes[behind.unwrap_or(self.incomes.len())..];
+        let behind = self.manual.iter().position(|manual| manual.user_id >= user_id);
+        self.manual = &self.manual[behind.unwrap_or(self.manual.len())..];
+    }
+
+    /// The monthly income of the user at hand.
+    pub fn income_cents(&self) -> Option<i64> {
+        self.incomes.first().filter(|income| income.0 == self.user_id).map(|income| income.1)
+    }
+
+    /// What the template gives the user at hand.
+    pub fn template_cents(&self, category: CategoryId) -> Option<i64> {
+        self.template.budget_cents(self.income_cents()?, category)
+    }
+
+    /// What the user at hand has set for a month.
+    pub fn manual_cents(&self, category: CategoryId, month: Month) -> Option<i64> {
+        let mine = self.manual.iter().take_while(|manual| manual.user_id == self.user_id);
+        let begun = mine.filter(|manual| manual.key() <= (self.user_id, category, Some(month)));
+        let latest = begun.last().filter(|manual| manual.category == category)?;
+        latest.to_month.is_none_or(|last| month <= last).then_some(latest.amount_cents)
+    }
+
+    /// The manual budget that holds in `month`, else the template's; none is not zero.
+    pub fn budget(&self, category: CategoryId, month: Month) -> Option<Budget> {
+        let budget = |source| move |amount_cents| Budget { amount_cents, rolled_over_cents: 0, source };
+        let manual = self.manual_cents(category, month).map(budget(BudgetSource::Manual));
+        manual.or_else(|| self.template_cents(category).map(budget(BudgetSource::Template)))
+    }
+}
+
+/// What earlier months leave over for the next one: of each, oldest first, its budget, if there was
+/// one, and what was spent, refunds taken off. What was overspent is not carried on, and a month
+/// without a budget carries nothing.
+pub fn left_over_cents(months: impl Iterator<Item = (Option<i64>, i64)>) -> i128 {
+    months.fold(0, |left, (budget, spent)| match budget {
+        Some(budget) => (i128::from(budget) + left - i128::from(spent)).max(0),
+        None => 0,
+    })
 }
 
 #[cfg(test)]
@@ -193,29 +284,75 @@ mod tests {
         assert_eq!(template.budget_cents(200_000, categories.id("gas").unwrap()), None);
     }
 
+    fn manual(user_id: u64, months: (&str, &str), amount_cents: i64, line: u64) -> ManualBudget {
+        let month = |text: &str| text.parse::<Month>().ok();
+        let category = Categories::builtin().id("gas").unwrap();
+        ManualBudget {
+            user_id,
+            category,
+            from_month: month(months.0),
+            to_month: month(months.1),
+            amount_cents,
+            line,
+        }
+    }
+
     #[test]
     fn the_latest_manual_budget_wins_over_the_template() {
         let categories = Categories::builtin();
         let gas = categories.id("gas").unwrap();
-        let month = |text: &str| text.parse::<Month>().unwrap();
-        let manual = |user_id, from: Option<&str>, amount_cents| ManualBudget {
-            user_id,
-            category: gas,
-            from_month: from.map(month),
-            amount_cents,
-        };
         let template = "[[tier]]\nname='a'\nincome_from='0'\nshares={gas=0.1}";
         let template = BudgetTemplate::parse(template, &categories).unwrap();
-        let set = vec![manual(1, Some("2025-03"), 0), manual(1, None, 500), manual(2, Some("2025-02"), 9)];
-        let budgets = Budgets::new(template, vec![(2, 1000), (1, 1000)], set).unwrap();
-        let budget =
-            |user, at| budgets.budget(user, gas, month(at)).map(|b| (b.amount_cents, b.source.name()));
-        assert_eq!(budget(1, "2025-02"), Some((500, "override")));
-        assert_eq!(budget(1, "2025-03"), Some((0, "override")), "zero is a budget");
+        let set = vec![
+            manual(1, ("2025-03", ""), 0, 2),
+            manual(1, ("", ""), 500, 3),
+            manual(2, ("2025-02", "2025-03"), 9, 4),
+            manual(2, ("2025-06", "2025-06"), 8, 5),
+        ];
+        let budgets = Budgets::new(template, vec![(2, 1000), (1, 1000), (4, 3000)], set).unwrap();
+        let budget = |user, at: &str| {
+            let mut walk = budgets.walk(0);
+            walk.move_to(user);
+            walk.budget(gas, at.parse().unwrap()).map(|b| (b.amount_cents, b.source.name()))
+        };
+        assert_eq!(budget(1, "2025-02"), Some((500, "manual")));
+        assert_eq!(budget(1, "2025-03"), Some((0, "manual")), "zero is a budget");
         assert_eq!(budget(2, "2025-01"), Some((100, "template")));
-        assert_eq!(budget(2, "2025-02"), Some((9, "override")));
+        assert_eq!(budget(2, "2025-02"), Some((9, "manual")));
+        assert_eq!(budget(2, "2025-04"), Some((100, "template")), "one that has ended holds no more");
+        assert_eq!(budget(2, "2025-06"), Some((8, "manual")));
         assert_eq!(budget(3, "2025-02"), None);
-        assert!(Budgets::new(BudgetTemplate::default(), vec![(1, 1), (1, 2)], vec![]).is_err());
+        assert_eq!(budget(4, "2025-02"), Some((300, "template")));
+    }
+
+    #[test]
+    fn manual_budgets_that_overlap_are_told_by_their_lines() {
+        let refused = |set: Vec<ManualBudget>| Budgets::new(BudgetTemplate::default(), vec![], set).err();
+        let overlap = Some(Overlap { line: 7, other: 3 });
+        assert_eq!(refused(vec![manual(1, ("", ""), 1, 3), manual(1, ("", ""), 2, 7)]), overlap);
+        assert_eq!(
+            refused(vec![manual(1, ("2025-01", "2025-03"), 1, 7), manual(1, ("2025-03", ""), 2, 3)]),
+            overlap
+        );
+        assert_eq!(
+            refused(vec![manual(1, ("", "2025-03"), 1, 3), manual(1, ("2025-01", "2025-01"), 2, 7)]),
+            overlap
+        );
+        assert_eq!(
+            refused(vec![manual(1, ("2025-01", "2025-02"), 1, 3), manual(1, ("2025-03", ""), 2, 7)]),
+            None
+        );
+        assert_eq!(refused(vec![manual(1, ("", ""), 1, 3), manual(2, ("", ""), 2, 7)]), None);
+    }
+
+    #[test]
+    fn what_is_left_over_comes_on_top() {
+        let left = |months: &[(Option<i64>, i64)]| left_over_cents(months.iter().copied());
+        assert_eq!(left(&[(Some(100), 60), (Some(100), 90)]), 50);
+        assert_eq!(left(&[(Some(100), 160), (Some(100), 90)]), 10, "what was overspent is not carried on");
+        assert_eq!(left(&[(Some(100), -20)]), 120, "refunds net");
+        assert_eq!(left(&[(Some(100), 60), (None, 0), (Some(100), 100)]), 0);
+        assert_eq!(left(&[]), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod category;
 pub mod money;
 pub mod month;
+pub mod recommend;
 pub mod seller;
 pub mod spend;
 pub mod timestamp;

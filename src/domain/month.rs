@@ -35,6 +35,11 @@ impl Month {
         self.0.checked_add(count).filter(|&m| m < 120_000).map(Month)
     }
 
+    /// The month that lies `count` months earlier, if there is one.
+    pub fn minus(self, count: u32) -> Option<Month> {
+        self.0.checked_sub(count).map(Month)
+    }
+
     /// Months from `earlier` to this one; none when it is not earlier or the same.
     pub fn since(self, earlier: Month) -> Option<u32> {
         self.0.checked_sub(earlier.0)

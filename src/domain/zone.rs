@@ -4,7 +4,7 @@
 //! Invariant: month edges are instants computed once; a local time in a fold means the first of
 //! its two instants, one in a gap means none.
 
-use super::month::{Month, MonthRange};
+use super::month::{Month, MonthRange, days_in_month};
 use chrono::{Offset, TimeZone};
 
 /// A change of the zone's offset, in seconds since 1970 and seconds east of UTC.
@@ -113,6 +113,14 @@ impl Zone {
             next.at + next.before <= local_seconds && local_seconds < next.at + next.after
         });
         (!in_gap).then_some(local_seconds - offset)
+    }
+
+    /// The day of its month, from 1, that holds an instant of the month.
+    pub fn day_of_month(&self, month: Month, at_seconds: i64) -> u32 {
+        let first = month.first_day();
+        let days = days_in_month(month.year(), month.month_of_year());
+        let has_begun = |day: &u32| self.first_instant_of(first + *day as i32 - 1) <= at_seconds;
+        (1..=days).rev().find(has_begun).unwrap_or(1)
     }
 
     /// When a local day begins; where its midnight is skipped, the instant of the change.

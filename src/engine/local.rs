@@ -12,6 +12,7 @@ use super::shuffle::Shuffle;
 use crate::error::{Error, Result};
 use crate::input::fetch::Compression;
 use crate::input::plan::{LogObject, Split, splits};
+use crate::job::spec::Spec;
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder, Worker};
 use crate::kernel::memo::{Known, MemoCounts};
@@ -35,6 +36,11 @@ pub struct Tuning {
 impl Tuning {
     pub fn new(threads: usize, memory_bytes: u64) -> Tuning {
         Tuning { threads, split_bytes: SPLIT_BYTES, read_bytes: READ_BYTES, memory_bytes }
+    }
+
+    /// As a job asks for it.
+    pub fn of(spec: &Spec) -> Tuning {
+        Tuning::new(spec.limits.threads, spec.limits.memory.0.0)
     }
 
     pub fn pool(&self) -> Result<rayon::ThreadPool> {

@@ -12,7 +12,7 @@ use crate::domain::category::Categories;
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use crate::input::published::OpeningPart;
+use crate::input::published::PublishedPart;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, Sums, merge, sum_up};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub struct Reduced {
 pub struct Reduction<'a> {
     pub mapped: &'a Mapped,
     /// Of the touched months, in the order of their first users.
-    pub openings: &'a [OpeningPart],
+    pub openings: &'a [PublishedPart],
     pub months: MonthRange,
     pub categories: &'a Categories,
     pub key: Key,
@@ -46,7 +46,7 @@ impl Reduction<'_> {
         sum_up(self.mapped.shuffle.take_partition(partition)?, packing).map_err(overflow)
     }
 
-    fn decode(&self, part: &OpeningPart) -> Result<Decoded> {
+    fn decode(&self, part: &PublishedPart) -> Result<Decoded> {
         let groups = part.read(self.categories)?;
         let totals = GroupTotals::of(self.key, part.month, &groups);
         Ok((groups, totals))
@@ -78,11 +78,11 @@ pub fn reduce(
                 merging.entry(month).or_default().move_on(groups);
             }
             // Many parts may begin in one partition: each is taken when those before it are done.
-            while let Some(part) = parts.next_if(|part| end.is_none_or(|end| part.first_user < end)) {
+            while let Some(part) = parts.next_if(|part| end.is_none_or(|end| *part.users.start() < end)) {
                 let (groups, totals) = decoded.take_next().expect("each part is decoded")?;
                 reduced.opening = reduced.opening.plus(totals);
                 let of_month = merging.entry(part.month).or_default();
-                of_month.close_until(Some(part.first_user), |groups| on_groups(part.month, groups))?;
+                of_month.close_until(Some(*part.users.start()), |groups| on_groups(part.month, groups))?;
                 of_month.open(groups, part)?;
             }
             for (month, merging) in &mut merging {
@@ -124,8 +124,8 @@ impl Merging {
     }
 
     /// The next published part. Errors when it shares users with the one before it.
-    fn open(&mut self, published: Vec<Spend>, part: &OpeningPart) -> Result<()> {
-        let rises = published.first().is_none_or(|first| first.user_id >= part.first_user);
+    fn open(&mut self, published: Vec<Spend>, part: &PublishedPart) -> Result<()> {
+        let rises = published.first().is_none_or(|first| first.user_id >= *part.users.start());
         if self.published_taken < self.published.len() || !rises {
             return Err(Error::invariant("the parts of a month share users").at(&part.place.shown));
         }

@@ -113,9 +113,10 @@ fn write_users(options: &Options, recipe: &Recipe) -> Result<Written> {
     table.finish()
 }
 
-/// One user in twenty-five has one to three manual budgets; some of them change in the last month.
+/// One user in twenty-five has one to three manual budgets; some of them change in the last month, or
+/// hold for one month alone.
 fn write_budget_overrides(options: &Options, recipe: &Recipe) -> Result<Written> {
-    let columns = ["user_id", "category", "amount", "from_month"];
+    let columns = ["user_id", "category", "amount", "from_month", "to_month"];
     let mut table = Table::create(options, "budget_overrides.csv", &columns)?;
     for slot in 0..recipe.users.count() {
         let mut random = recipe.users.stream(Purpose::Budgets, slot);
@@ -129,15 +130,16 @@ fn write_budget_overrides(options: &Options, recipe: &Recipe) -> Result<Written>
             let expected = purchases_per_month(options, recipe, slot) * per_month(recipe, category);
             let budget = rounded(expected * between(&mut random, 1.2, 3.0), 500);
             match random.below(10) {
-                0..=5 => table.add(&[id.as_str(), category, &format_cents(budget), ""])?,
-                6..=8 => {
+                0..=5 => table.add(&[id.as_str(), category, &format_cents(budget), "", ""])?,
+                kind @ 6..=8 => {
                     let month = any_month(options, &mut random).to_string();
-                    table.add(&[id.as_str(), category, &format_cents(budget), &month])?;
+                    let last = if kind == 8 { month.as_str() } else { "" };
+                    table.add(&[id.as_str(), category, &format_cents(budget), &month, last])?;
                 }
                 _ => {
                     let last = options.months.last.to_string();
-                    table.add(&[id.as_str(), category, &format_cents(budget), ""])?;
-                    table.add(&[id.as_str(), category, &format_cents(budget * 3 / 2), &last])?;
+                    table.add(&[id.as_str(), category, &format_cents(budget), "", ""])?;
+                    table.add(&[id.as_str(), category, &format_cents(budget * 3 / 2), &last, ""])?;
                 }
             }
         }

@@ -28,6 +28,8 @@ pub struct MonthEntry {
     pub month: Month,
     pub rows: u64,
     pub net_cents: i128,
+    /// Of the latest of them, since 1970; unknown of what an earlier program counted.
+    pub last_micros: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ struct MonthText {
     rows: u64,
     /// As text: readers of JSON do not hold every integer exactly.
     net_cents: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_micros: Option<i64>,
 }
 
 impl Ledger {
@@ -74,6 +78,12 @@ impl Ledger {
 
     pub fn counted(&self) -> impl Iterator<Item = (&String, &Entry)> {
         self.entries.iter().filter(|(_, entry)| entry.status == Status::Counted)
+    }
+
+    /// The latest transaction that is counted for a month, since 1970, as far as it is known.
+    pub fn last_micros(&self, month: Month) -> Option<i64> {
+        let of_month = self.counted().flat_map(|(_, entry)| &entry.months).filter(|m| m.month == month);
+        of_month.filter_map(|m| m.last_micros).max()
     }
 
     pub fn to_parquet(&self) -> Result<Bytes> {
@@ -182,6 +192,7 @@ fn months_to_text(months: &[MonthEntry]) -> String {
         month: m.month.to_string(),
         rows: m.rows,
         net_cents: m.net_cents.to_string(),
+        last_micros: m.last_micros,
     };
     let texts: Vec<MonthText> = months.iter().map(text).collect();
     serde_json::to_string(&texts).expect("text and numbers are JSON")
@@ -190,7 +201,12 @@ fn months_to_text(months: &[MonthEntry]) -> String {
 fn months_from_text(text: &str) -> Option<Vec<MonthEntry>> {
     let texts: Vec<MonthText> = serde_json::from_str(text).ok()?;
     let entry = |m: MonthText| {
-        Some(MonthEntry { month: m.month.parse().ok()?, rows: m.rows, net_cents: m.net_cents.parse().ok()? })
+        Some(MonthEntry {
+            month: m.month.parse().ok()?,
+            rows: m.rows,
+            net_cents: m.net_cents.parse().ok()?,
+            last_micros: m.last_micros,
+        })
     };
     texts.into_iter().map(entry).collect()
 }
@@ -213,7 +229,12 @@ mod tests {
             rows_blank: 1,
             positive_cents: 1 << 80,
             negative_cents: -5,
-            months: vec![MonthEntry { month: "2025-01".parse().unwrap(), rows: 2, net_cents: -7 }],
+            months: vec![MonthEntry {
+                month: "2025-01".parse().unwrap(),
+                rows: 2,
+                net_cents: -7,
+                last_micros: Some(1_700_000_000_000_000),
+            }],
         };
         let held = Entry { status: Status::Held("why".into()), months: vec![], ..entry.clone() };
         let entries = BTreeMap::from([("a.tsv".to_string(), entry), ("b.tsv".to_string(), held)]);

@@ -3,6 +3,7 @@
 //! In: a job and a lake's head. Out: reference tables, a plan, readers.
 //! Invariant: nothing here writes.
 
+pub mod alerts;
 pub mod builtin;
 pub mod fetch;
 pub mod layers;

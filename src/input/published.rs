@@ -1,7 +1,8 @@
 //! A month as it is published: its parts, and their groups in the order of users.
 //!
-//! In: the parts of the head. Out: the groups of a part.
-//! Invariant: keys rise strictly within a part; anything else is refused.
+//! In: the parts of a version. Out: the groups of a part, or of some users.
+//! Invariant: keys rise strictly within a part, and parts share no user; anything else is refused.
+//! Of a range of users only the row groups that may hold one are decoded.
 
 use crate::domain::category::{Categories, CategoryId};
 use crate::domain::month::Month;
@@ -13,6 +14,9 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Decimal64Type, Int32Type, Int64Type};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::statistics::Statistics;
+use std::ops::RangeInclusive;
 
 /// A Parquet file of a published table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,43 +30,100 @@ pub struct PartFile {
     pub stats: Option<String>,
 }
 
+/// Users from the first to the last, both included.
+pub type Users = RangeInclusive<u64>;
+
+/// Everybody.
+pub const EVERYBODY: Users = 0..=u64::MAX;
+
 impl PartFile {
-    /// Its first user by its statistics; 0, which is never too late, where they do not say.
-    pub fn first_user(&self) -> u64 {
+    /// Its users by its statistics; everybody, which is never too few, where they do not say.
+    pub fn users(&self) -> Users {
         let statistics = self.stats.as_ref().and_then(|stats| serde_json::from_str(stats).ok());
         let statistics: serde_json::Value = statistics.unwrap_or_default();
-        statistics["minValues"]["user_id"].as_u64().unwrap_or(0)
+        let user = |bound: &str| statistics[bound]["user_id"].as_u64();
+        user("minValues").unwrap_or(0)..=user("maxValues").unwrap_or(u64::MAX)
     }
 }
 
-/// A part that a touched month was published with.
+/// A published part of a month, and the users it may hold.
 #[derive(Clone, Debug)]
-pub struct OpeningPart {
+pub struct PublishedPart {
     pub month: Month,
-    pub first_user: u64,
+    pub users: Users,
     pub place: Place,
 }
 
-impl OpeningPart {
+impl PublishedPart {
+    /// The part of a table that lies at `table`.
+    pub fn new(month: Month, file: &PartFile, table: &Place) -> PublishedPart {
+        PublishedPart { month, users: file.users(), place: table.child(&file.path) }
+    }
+
     pub fn read(&self, categories: &Categories) -> Result<Vec<Spend>> {
         read_groups(self.place.read()?, categories, &self.place.shown)
     }
 }
 
+/// The groups of some users of a month, of which these are all parts in the order of users.
+pub fn read_users(parts: &[PublishedPart], users: &Users, categories: &Categories) -> Result<Vec<Spend>> {
+    let mut found: Vec<Spend> = Vec::new();
+    for part in parts.iter().filter(|part| overlap(&part.users, users)) {
+        let before = found.len();
+        read_batches(part.place.read()?, users, categories, &part.place.shown, |groups| {
+            found.extend(groups.iter().filter(|group| users.contains(&group.user_id)));
+            Ok(())
+        })?;
+        if before > 0 && found.len() > before && found[before - 1].user_id >= found[before].user_id {
+            return Err(Error::invariant("the parts of a month share users").at(&part.place.shown));
+        }
+    }
+    Ok(found)
+}
+
+fn overlap(one: &Users, other: &Users) -> bool {
+    one.start() <= other.end() && other.start() <= one.end()
+}
+
+/// The users of a row group by its statistics, where it has any.
+pub fn users_of(row_group: &RowGroupMetaData, column: usize) -> Option<Users> {
+    let Some(Statistics::Int64(statistics)) = row_group.column(column).statistics() else { return None };
+    let bound = |bound: &i64| u64::try_from(*bound).ok();
+    Some(bound(statistics.min_opt()?)?..=bound(statistics.max_opt()?)?)
+}
+
+/// The index of the column `user_id` in a Parquet file.
+pub fn user_column(metadata: &ParquetMetaData) -> Option<usize> {
+    let columns = metadata.file_metadata().schema_descr();
+    columns.columns().iter().position(|column| column.name() == "user_id")
+}
+
+/// The row groups of a file, sorted by user, that may hold one of these.
+pub fn row_groups(metadata: &ParquetMetaData, users: &Users) -> Vec<usize> {
+    let column = user_column(metadata);
+    let may_hold = |group: &RowGroupMetaData| {
+        let held = column.and_then(|column| users_of(group, column));
+        held.is_none_or(|held| overlap(&held, users))
+    };
+    let groups = metadata.row_groups().iter().enumerate();
+    groups.filter(|(_, group)| may_hold(group)).map(|(index, _)| index).collect()
+}
+
 /// All groups of one part of `monthly_spending`.
 pub fn read_groups(bytes: Bytes, categories: &Categories, shown: &str) -> Result<Vec<Spend>> {
     let mut all = Vec::new();
-    read_batches(bytes, categories, shown, |groups| {
+    read_batches(bytes, &EVERYBODY, categories, shown, |groups| {
         all.extend_from_slice(groups);
         Ok(())
     })?;
     Ok(all)
 }
 
-/// Reads the groups of one part of `monthly_spending`, batch by batch. Errors when a category is
-/// unknown to the job, or keys do not rise strictly.
+/// Reads the row groups of one part of `monthly_spending` that may hold one of the users, batch by
+/// batch. Errors when a category is unknown to the job, or keys do not rise strictly.
 pub fn read_batches(
     bytes: Bytes,
+    users: &Users,
     categories: &Categories,
     shown: &str,
     mut on_groups: impl FnMut(&[Spend]) -> Result<()>,
@@ -73,6 +134,8 @@ pub fn read_batches(
     let options = ArrowReaderOptions::new().with_schema(schema::spending_in_memory());
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options);
     let builder = builder.map_err(|e| broken(&e))?;
+    let wanted = row_groups(builder.metadata(), users);
+    let builder = builder.with_row_groups(wanted);
     let mut groups = Vec::with_capacity(BATCH_ROWS);
     let mut last = None;
     for batch in builder.with_batch_size(BATCH_ROWS).build().map_err(|e| broken(&e))? {

@@ -5,8 +5,10 @@
 //! with its place.
 
 use super::layers::Layers;
-use super::table_rows::{Column, Refused, Source, for_each_row, optional, required};
-use crate::domain::budget::{BudgetTemplate, Budgets, ManualBudget, spend_category};
+use super::table_rows::{
+    Column, Refused, Source, for_each_line, for_each_row, optional, refused_line, required,
+};
+use crate::domain::budget::{BudgetTemplate, Budgets, ManualBudget, Overlap, spend_category};
 use crate::domain::category::{Categories, CategoryId, Choice};
 use crate::domain::money::parse_amount_cents;
 use crate::domain::month::Month;
@@ -100,7 +102,8 @@ pub fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<
     Ok(choices)
 }
 
-fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
+/// Everything that decides about budgets, by the tables that a job names.
+pub fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
     let refuse = |table: &str, what: String| Error::new(Kind::InputRefused, what).at(table);
     let template = match &input.budget_template {
         None => BudgetTemplate::default(),
@@ -111,40 +114,80 @@ fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
     let incomes = input.users.as_deref().map_or(Ok(Vec::new()), incomes)?;
     let manual =
         input.budget_overrides.as_deref().map_or(Ok(Vec::new()), |t| manual_budgets(t, categories))?;
-    let tables = [&input.users, &input.budget_overrides].into_iter().flatten();
-    let tables: Vec<&str> = tables.map(String::as_str).collect();
-    Budgets::new(template, incomes, manual).map_err(|what| refuse(&tables.join(" or "), what.into()))
+    Budgets::new(template, incomes, manual).map_err(|Overlap { line, other }| {
+        let table = input.budget_overrides.as_deref().unwrap_or_default();
+        let what =
+            format!("the budget holds in a month of that of line {other}, for the same user and category");
+        refused_line(table, line, what)
+    })
 }
 
+/// Each user's monthly income. One who stands twice is refused.
 fn incomes(table: &str) -> Result<Vec<(u64, i64)>> {
-    let mut incomes = Vec::new();
+    let mut users = Vec::new();
     let columns = [required("user_id"), required("monthly_income")];
-    for_each_row(&Source::Stored(table), &columns, |row| {
+    for_each_line(&Source::Stored(table), &columns, |line, row| {
         let user = user_id(row[0], 0)?;
         // Without an income there is no template budget, which is not a budget of zero.
+        let income = if row[1].is_empty() { None } else { Some(not_negative(row[1], 1)?) };
+        users.push((user, line, income));
+        Ok(())
+    })?;
+    users.sort_unstable();
+    if let Some(pair) = users.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(refused_line(
+            table,
+            pair[1].1,
+            format!("the user of line {} stands here again", pair[0].1),
+        ));
+    }
+    Ok(users.into_iter().filter_map(|(user, _, income)| Some((user, income?))).collect())
+}
+
+/// The users who were last active at this instant or later, in their order; none where the table
+/// does not say when users were active.
+pub fn active_users(table: &str, since_micros: i64, zone: &Zone) -> Result<Option<Vec<u64>>> {
+    let (mut active, mut says_so) = (Vec::new(), false);
+    for_each_row(&Source::Stored(table), &[required("user_id"), optional("last_active_at")], |row| {
+        // A user without an instant was never seen.
         if !row[1].is_empty() {
-            incomes.push((user, not_negative(row[1], 1)?));
+            says_so = true;
+            let user = user_id(row[0], 0)?;
+            let at = parse_timestamp(row[1].as_bytes(), zone);
+            let at = at.map_err(|_| Refused(1, "not a timestamp".into()))?;
+            if at.micros() >= since_micros {
+                active.push(user);
+            }
         }
         Ok(())
     })?;
-    Ok(incomes)
+    active.sort_unstable();
+    Ok(says_so.then_some(active))
 }
 
 fn manual_budgets(table: &str, categories: &Categories) -> Result<Vec<ManualBudget>> {
     let mut budgets = Vec::new();
-    let columns = [required("user_id"), required("category"), required("amount"), optional("from_month")];
-    for_each_row(&Source::Stored(table), &columns, |row| {
-        let from_month = match row[3] {
-            "" => None,
-            text => {
-                Some(text.parse::<Month>().map_err(|_| Refused(3, "not a month, such as 2025-01".into()))?)
-            }
-        };
+    let columns = ["user_id", "category", "amount"].map(required);
+    let columns: Vec<Column> = columns.into_iter().chain(["from_month", "to_month"].map(optional)).collect();
+    let month = |text: &str, column| match text {
+        "" => Ok(None),
+        text => text
+            .parse::<Month>()
+            .map(Some)
+            .map_err(|_| Refused(column, "not a month, such as 2025-01".into())),
+    };
+    for_each_line(&Source::Stored(table), &columns, |line, row| {
+        let (from_month, to_month) = (month(row[3], 3)?, month(row[4], 4)?);
+        if from_month.is_some_and(|from| to_month.is_some_and(|to| to < from)) {
+            return Err(Refused(4, "before from_month".into()));
+        }
         budgets.push(ManualBudget {
             user_id: user_id(row[0], 0)?,
             category: spend_category(categories, row[1]).map_err(|what| Refused(1, what))?,
             from_month,
+            to_month,
             amount_cents: not_negative(row[2], 2)?,
+            line,
         });
         Ok(())
     })?;

@@ -45,6 +45,15 @@ pub fn for_each_row(
     columns: &[Column],
     mut take: impl FnMut(&Row) -> Result<(), Refused>,
 ) -> Result<()> {
+    for_each_line(source, columns, |_, row| take(row))
+}
+
+/// [`for_each_row`], and the line of each row: of a Parquet table its number, from 1.
+pub fn for_each_line(
+    source: &Source,
+    columns: &[Column],
+    mut take: impl FnMut(u64, &Row) -> Result<(), Refused>,
+) -> Result<()> {
     let table = match source {
         Source::Stored(table) => table,
         Source::Shipped { name, text } => {
@@ -65,10 +74,15 @@ pub fn for_each_row(
     }
 }
 
-type Take<'a> = &'a mut dyn FnMut(&Row) -> Result<(), Refused>;
+type Take<'a> = &'a mut dyn FnMut(u64, &Row) -> Result<(), Refused>;
 
 fn unreadable(table: &str, what: impl std::fmt::Display) -> Error {
     Error::new(Kind::InputRefused, what.to_string()).at(table)
+}
+
+/// The error that a line of a table is refused with.
+pub fn refused_line(table: &str, line: u64, what: impl Into<String>) -> Error {
+    refused_row(format!("{table}:{line}"), what.into())
 }
 
 fn refused_row(place: String, what: String) -> Error {
@@ -104,7 +118,7 @@ fn from_delimited(
         let line = record.position().map_or(0, |p| p.line());
         let cell = |index: &Option<usize>| index.and_then(|i| record.get(i)).unwrap_or("");
         let row: Vec<&str> = indexes.iter().map(cell).collect();
-        take(&row).map_err(|refused| refused_at(table, columns, line, refused))?;
+        take(line, &row).map_err(|refused| refused_at(table, columns, line, refused))?;
     }
     Ok(())
 }
@@ -126,7 +140,7 @@ fn from_parquet(bytes: Bytes, table: &str, columns: &[Column], take: Take) -> Re
         for row in 0..batch.num_rows() {
             line += 1;
             let row: Vec<&str> = texts.iter().map(|text| text_cell(text, row)).collect();
-            take(&row).map_err(|refused| refused_at(table, columns, line, refused))?;
+            take(line, &row).map_err(|refused| refused_at(table, columns, line, refused))?;
         }
     }
     Ok(())

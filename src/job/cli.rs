@@ -56,6 +56,9 @@ pub struct RunArgs {
     /// Recompute a month from the raw logs that were counted for it, and replace it
     #[arg(long, value_name = "MONTH")]
     pub rebuild: Option<Month>,
+    /// Publish nothing; score what a job of kind "recommend" would have said for months that are over
+    #[arg(long, value_name = "MONTHS", conflicts_with_all = ["dry_run", "rebuild"])]
+    pub backtest: Option<MonthRange>,
     /// What goes to stdout
     #[arg(long, value_enum, default_value = "human")]
     pub report: ReportForm,
@@ -118,6 +121,9 @@ pub struct ExplainArgs {
     /// Only this category
     #[arg(long, requires = "user")]
     pub category: Option<String>,
+    /// Every budget of the month: spent, where it came from, the alerts so far, the next threshold
+    #[arg(long, requires = "user", conflicts_with = "category")]
+    pub budgets: bool,
     /// A seller as a bank prints it, such as "SQ *BLUE BOTTLE 0123 OAKLAND CA"
     #[arg(long, required_unless_present = "user")]
     pub seller: Option<String>,

@@ -4,7 +4,10 @@
 //! Invariant: every key is known (an unknown one is an error that names the nearest), every value
 //! is of its type and range; relative paths stay as written.
 
-use super::values::{AsOf, Compress, Currency, Day, Memory, Months, OneOrMore, Share, Text, TimeZone};
+use super::values::{
+    AsOf, Compress, Currency, Day, Memory, Months, OneOrMore, Share, Text, Thresholds, TimeZone,
+};
+use crate::domain::month::Month;
 use crate::domain::seller::Country;
 use crate::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -40,8 +43,13 @@ pub const KEYS: &[&str] = &[
     "votes.margin",
     "votes.age_days_max",
     "votes.as_of",
-    "alerts.approaching",
+    "alerts.thresholds",
     "alerts.as_of",
+    "alerts.pace_from_day",
+    "alerts.pace_margin",
+    "budgets.roll_over_from",
+    "recommend.as_of",
+    "recommend.savings",
     "limits.rejects_max_ratio",
     "limits.memory",
     "limits.threads",
@@ -59,6 +67,7 @@ pub const KEYS: &[&str] = &[
 #[serde(rename_all = "lowercase")]
 pub enum JobKind {
     Spending,
+    Recommend,
     Votes,
     Sql,
     Bench,
@@ -69,6 +78,7 @@ impl JobKind {
     pub fn name(self) -> &'static str {
         match self {
             JobKind::Spending => "spending",
+            JobKind::Recommend => "recommend",
             JobKind::Votes => "votes",
             JobKind::Sql => "sql",
             JobKind::Bench => "bench",
@@ -92,8 +102,12 @@ pub struct Spec {
     #[serde(default)]
     pub alerts: Alerts,
     #[serde(default)]
+    pub budgets: BudgetRules,
+    /// Jobs of these kinds leave no manifest that would have to say it.
+    #[serde(default, skip_serializing)]
+    pub recommend: Recommend,
+    #[serde(default)]
     pub limits: Limits,
-    /// A bench job leaves no manifest that would have to say it.
     #[serde(default, skip_serializing)]
     pub bench: Bench,
     /// The folder of the job file.
@@ -132,6 +146,24 @@ pub struct Output {
     pub transactions: bool,
 }
 
+/// How budgets are recommended for the month to come.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Recommend {
+    /// The day by which spending and activity are known; that of the last counted transaction if not
+    /// given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Text<Day>>,
+    /// The share of income that no budget is made of.
+    pub savings: Share,
+}
+
+impl Default for Recommend {
+    fn default() -> Recommend {
+        Recommend { as_of: None, savings: Share(100_000) }
+    }
+}
+
 /// When choices of single users speak for everybody.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default)]
@@ -157,14 +189,32 @@ impl Default for Votes {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Alerts {
-    pub approaching: Share,
+    pub thresholds: Thresholds,
     pub as_of: Text<AsOf>,
+    /// The day of the month from which on spending is projected to its end; never if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pace_from_day: Option<u32>,
+    /// By how much of the budget a projection must exceed it.
+    pub pace_margin: Share,
 }
 
 impl Default for Alerts {
     fn default() -> Alerts {
-        Alerts { approaching: Share(800_000), as_of: Text(AsOf::Latest) }
+        Alerts {
+            thresholds: Thresholds::default(),
+            as_of: Text(AsOf::Latest),
+            pace_from_day: None,
+            pace_margin: Share(100_000),
+        }
     }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct BudgetRules {
+    /// The first month whose unspent rest is carried on; nothing is if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roll_over_from: Option<Text<Month>>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -225,6 +275,8 @@ impl Spec {
             output: Output::default(),
             votes: Votes::default(),
             alerts: Alerts::default(),
+            budgets: BudgetRules::default(),
+            recommend: Recommend::default(),
             limits: Limits::default(),
             bench: Bench::default(),
             folder: PathBuf::new(),
@@ -280,6 +332,9 @@ impl Spec {
         }
         let kind = self.kind.name();
         let needs = |what: &str| unfit(&format!("a job of kind \"{kind}\" needs {what}"));
+        if self.alerts.pace_from_day.is_some_and(|day| !(1..=31).contains(&day)) {
+            return unfit("`alerts.pace_from_day` must be a day of a month, 1 to 31");
+        }
         match self.kind {
             JobKind::Bench if self.bench.runs == 0 => unfit("`bench.runs` must be at least 1"),
             JobKind::Bench => Ok(self),
@@ -375,7 +430,8 @@ mod tests {
     #[test]
     fn defaults_and_overrides() {
         let spec = Spec::parse(JOB, "a.toml", &[]).unwrap();
-        assert_eq!((spec.alerts.approaching.0, spec.limits.memory.0.0), (800_000, 4 << 30));
+        assert_eq!(spec.alerts.thresholds.0, [800_000, 1_000_000]);
+        assert_eq!(spec.limits.memory.0.0, 4 << 30);
         let sets = [
             "input.months=2025-01..2025-03",
             "limits.threads=7",
@@ -422,7 +478,7 @@ mod tests {
                 .starts_with("a.toml:8:10: `lots` is not an amount of memory")
         );
         assert!(
-            refusal(&with("[alerts]\napproaching = 1.5"), &[])
+            refusal(&with("[alerts]\npace_margin = 1.5"), &[])
                 .starts_with("a.toml:8:15: expected a fraction")
         );
         assert!(refusal(JOB, &["limits.thread=1"]).contains("did you mean `limits.threads`?"));

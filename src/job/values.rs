@@ -3,9 +3,11 @@
 //! In: TOML or JSON values. Out: the values, or what is wrong with them.
 //! Invariant: a value is written as it was read, so that a job can be kept and read again.
 
-use crate::domain::budget::millionths;
+use crate::domain::budget::{MILLION, exact_millionths, millionths};
 use crate::domain::month::{Month, MonthRange};
-use crate::limits::MONTHS_MAX;
+use crate::domain::zone::Zone;
+use crate::limits::{MONTHS_MAX, THRESHOLDS_MAX};
+use chrono::Datelike;
 use serde::{Deserialize, Serialize};
 
 /// A fraction of 0 to 1, in exact millionths.
@@ -25,6 +27,46 @@ impl TryFrom<f64> for Share {
 impl From<Share> for f64 {
     fn from(share: Share) -> f64 {
         share.0 as f64 / 1e6
+    }
+}
+
+/// Shares of a budget, in exact millionths, strictly rising.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
+pub struct Thresholds(pub Vec<i64>);
+
+/// Ten times a budget.
+const THRESHOLD_MAX: f64 = 10.0;
+
+impl Default for Thresholds {
+    fn default() -> Thresholds {
+        Thresholds(vec![MILLION * 8 / 10, MILLION])
+    }
+}
+
+impl TryFrom<Vec<f64>> for Thresholds {
+    type Error = String;
+
+    fn try_from(shares: Vec<f64>) -> Result<Thresholds, String> {
+        let exact = |share: &f64| {
+            let within = *share > 0.0 && *share <= THRESHOLD_MAX;
+            within.then(|| exact_millionths(*share)).flatten()
+        };
+        let thresholds: Option<Vec<i64>> = shares.iter().map(exact).collect();
+        let rise = |list: &Vec<i64>| list.windows(2).all(|pair| pair[0] < pair[1]);
+        let fit = thresholds.filter(|list| rise(list) && (1..=THRESHOLDS_MAX).contains(&list.len()));
+        fit.map(Thresholds).ok_or_else(|| {
+            format!(
+                "expected 1 to {THRESHOLDS_MAX} rising shares of a budget, each above 0, at most 10, and \
+                 of at most 6 decimals"
+            )
+        })
+    }
+}
+
+impl From<Thresholds> for Vec<f64> {
+    fn from(thresholds: Thresholds) -> Vec<f64> {
+        thresholds.0.iter().map(|millionths| *millionths as f64 / 1e6).collect()
     }
 }
 
@@ -172,12 +214,34 @@ impl std::str::FromStr for Currency {
     }
 }
 
-/// A day in UTC.
+/// A day, where a job counts days: in UTC for votes, in the job's zone for alerts.
 #[derive(Clone, Copy, Debug)]
 pub struct Day(chrono::NaiveDate);
 text_value!(Day(chrono::NaiveDate), |day| day);
 
 impl Day {
+    pub fn month(self) -> Month {
+        let year = u32::try_from(self.0.year()).expect("a day of 1970 or later");
+        Month::new(year, self.0.month()).expect("a day lies in a month")
+    }
+
+    /// From 1.
+    pub fn day_of_month(self) -> u32 {
+        self.0.day()
+    }
+
+    /// The day of a month, from 1.
+    pub fn of(month: Month, day: u32) -> Day {
+        let date = chrono::NaiveDate::from_ymd_opt(month.year() as i32, month.month_of_year(), day);
+        Day(date.expect("a day of the month"))
+    }
+
+    /// The first instant after it in a zone.
+    pub fn end_micros_in(self, zone: &Zone) -> i64 {
+        let day = self.month().first_day() + self.day_of_month() as i32;
+        zone.first_instant_of(day) * 1_000_000
+    }
+
     /// The first instant after it.
     pub fn end_micros(self) -> i64 {
         let day = self.0.and_time(chrono::NaiveTime::MIN).and_utc();
@@ -190,7 +254,7 @@ impl std::str::FromStr for Day {
 
     fn from_str(text: &str) -> Result<Day, String> {
         let day: Option<chrono::NaiveDate> = text.parse().ok();
-        let day = day.filter(|day| (1970..=9999).contains(&chrono::Datelike::year(day)));
+        let day = day.filter(|day| (1970..=9999).contains(&day.year()));
         day.map(Day).ok_or_else(|| format!("`{text}` is not a day, such as 2025-03-31"))
     }
 }
@@ -201,6 +265,8 @@ pub enum AsOf {
     /// The last month that holds a transaction.
     Latest,
     Month(Month),
+    /// The month of this day, by which spending is known.
+    Day(Day),
 }
 
 impl std::fmt::Display for AsOf {
@@ -208,6 +274,7 @@ impl std::fmt::Display for AsOf {
         match self {
             AsOf::Latest => f.write_str("latest"),
             AsOf::Month(month) => write!(f, "{month}"),
+            AsOf::Day(day) => write!(f, "{day}"),
         }
     }
 }
@@ -218,7 +285,8 @@ impl std::str::FromStr for AsOf {
     fn from_str(text: &str) -> Result<AsOf, String> {
         match text {
             "latest" => Ok(AsOf::Latest),
-            month => Ok(AsOf::Month(month.parse().map_err(|e| format!("{e}, or `latest`"))?)),
+            day if day.matches('-').count() == 2 => Ok(AsOf::Day(day.parse()?)),
+            month => Ok(AsOf::Month(month.parse().map_err(|e| format!("{e}, as a day, or `latest`"))?)),
         }
     }
 }

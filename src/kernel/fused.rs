@@ -31,10 +31,28 @@ pub struct Reject {
 }
 
 /// Accepted rows and their cents in one month.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MonthShare {
     pub rows: u64,
     pub net_cents: i128,
+    /// Of the latest of them, since 1970.
+    pub last_micros: i64,
+}
+
+impl Default for MonthShare {
+    fn default() -> Self {
+        MonthShare { rows: 0, net_cents: 0, last_micros: i64::MIN }
+    }
+}
+
+impl MonthShare {
+    fn plus(self, other: MonthShare) -> MonthShare {
+        MonthShare {
+            rows: self.rows + other.rows,
+            net_cents: self.net_cents + other.net_cents,
+            last_micros: self.last_micros.max(other.last_micros),
+        }
+    }
 }
 
 /// What mapping a split, or all splits of an object, came to.
@@ -85,7 +103,7 @@ impl Outcome {
         self.by_source.iter_mut().zip(other.by_source).for_each(|(sum, n)| *sum += n);
         for (month, share) in &other.by_month {
             let sum = self.by_month.entry(*month).or_default();
-            *sum = MonthShare { rows: sum.rows + share.rows, net_cents: sum.net_cents + share.net_cents };
+            *sum = sum.plus(*share);
         }
     }
 }
@@ -235,6 +253,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         let share = &mut self.shares[index as usize];
         share.rows += 1;
         share.net_cents += i128::from(cents);
+        share.last_micros = share.last_micros.max(transaction.occurred_at_micros);
         if self.rules.only_month.is_some_and(|only| only != transaction.month) {
             return;
         }

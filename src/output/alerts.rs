@@ -1,94 +1,161 @@
-//! `budget_alerts`: NDJSON for whoever sends them, Parquet for whoever asks.
+//! `budget_alerts`: Parquet for whoever asks, NDJSON for whoever reads lines.
 //!
-//! In: the alerts that the closing groups amount to, and those emitted before. Out: the new ones.
-//! Invariant: an alert is emitted once per user, month, category and level; `approaching` is not
-//! emitted once the budget was said to be exceeded.
+//! In: the records that are due, month by month, in their order. Out: parts of the table and files
+//! of the run, read back.
+//! Invariant: a part ends with a user, and its records rise by user, category and number.
 
-use super::part;
-use crate::domain::alert::{Alert, AlertId, AlertLevel, alert_id};
+use super::manifest::FileRecord;
+use super::part::{self, WrittenPart};
+use crate::domain::alert::AlertRecord;
+use crate::domain::category::Categories;
 use crate::domain::money::format_cents;
+use crate::domain::month::Month;
 use crate::error::{Error, Result};
+use crate::limits::PART_ALERTS;
+use crate::output::lake::BUDGET_ALERTS;
 use crate::schema;
-use arrow::array::{ArrayRef, AsArray, Decimal128Array, Int64Array, RecordBatch, StringArray};
+use crate::store::Place;
+use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use std::collections::HashSet;
+use rayon::prelude::*;
 use std::sync::Arc;
 
-/// The ids of alerts that were emitted.
-pub type Emitted = HashSet<AlertId>;
-
-/// Adds the alerts of one published part of `budget_alerts`.
-pub fn read_emitted(bytes: Bytes, emitted: &mut Emitted) -> Result<()> {
-    let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("budget_alerts cannot be read: {e}"));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
-    for batch in builder.build().map_err(|e| broken(&e))? {
-        let batch = batch.map_err(|e| broken(&e))?;
-        let ids = batch.column_by_name("alert_id").and_then(|column| column.as_string_opt::<i32>());
-        for id in ids.ok_or_else(|| broken(&"no alert_id"))?.iter().flatten() {
-            emitted.insert(AlertId::from_str_radix(id, 16).map_err(|e| broken(&e))?);
-        }
-    }
-    Ok(())
+/// Writes the records of a run.
+pub struct AlertWriter<'a> {
+    lake: &'a Place,
+    run_id: &'a str,
+    categories: &'a Categories,
+    waiting: Vec<AlertRecord>,
+    written: WrittenAlerts,
 }
 
-/// The alerts that were not emitted before.
-pub fn not_yet_emitted(alerts: Vec<Alert>, emitted: &Emitted) -> Vec<Alert> {
-    if emitted.is_empty() {
-        return alerts;
+/// What was written.
+#[derive(Debug, Default)]
+pub struct WrittenAlerts {
+    pub parts: Vec<(Month, WrittenPart)>,
+    pub files: Vec<FileRecord>,
+}
+
+impl<'a> AlertWriter<'a> {
+    pub fn new(lake: &'a Place, run_id: &'a str, categories: &'a Categories) -> Self {
+        AlertWriter { lake, run_id, categories, waiting: Vec::new(), written: WrittenAlerts::default() }
     }
-    let is_new = |alert: &Alert| {
-        let exceeded = alert_id(alert.user_id, alert.month, &alert.category, AlertLevel::Exceeded);
-        !emitted.contains(&alert.id()) && !emitted.contains(&exceeded)
-    };
-    alerts.into_iter().filter(is_new).collect()
+
+    /// Takes the next records of a month. Errors when they do not follow those before them.
+    pub fn add(&mut self, month: Month, records: Vec<AlertRecord>) -> Result<()> {
+        let rise = |pair: &[AlertRecord]| pair[0].key() < pair[1].key();
+        let first = self.waiting.len().saturating_sub(1);
+        self.waiting.extend(records);
+        if !self.waiting[first..].windows(2).all(rise) {
+            return Err(Error::invariant("alerts are not in the order of users, or one is due twice"));
+        }
+        match self.waiting.len() >= PART_ALERTS {
+            true => self.end_month(month),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes what waits. What comes next may be of another month.
+    pub fn end_month(&mut self, month: Month) -> Result<()> {
+        let records = std::mem::take(&mut self.waiting);
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (run_id, sequence, rows) = (self.run_id, self.written.parts.len(), records.len() as u64);
+        let table = self.lake.child(BUDGET_ALERTS);
+        let path = format!("month={month}-01/part-{sequence:05}-{run_id}.parquet");
+        let bytes = to_parquet(&records, month, self.categories, run_id)?;
+        let written = part::write(&table, &path, bytes, rows)?;
+        part::read_back(&table.child(&path), &written)?;
+        self.written.parts.push((month, written));
+        let path = format!("_runs/{run_id}/alerts-{sequence:05}.ndjson");
+        let lines = to_ndjson(&records, month, self.categories, run_id);
+        self.written.files.push(part::write_file(self.lake, path, lines, rows)?);
+        Ok(())
+    }
+
+    pub fn finish(self) -> WrittenAlerts {
+        assert!(self.waiting.is_empty(), "each month was ended");
+        self.written
+    }
 }
 
 /// One JSON object per line.
-pub fn to_ndjson(alerts: &[Alert], run_id: &str) -> Bytes {
-    let line = |alert: &Alert| {
-        let record = serde_json::json!({
-            "alert_id": format!("{:032x}", alert.id()),
-            "user_id": alert.user_id,
-            "month": alert.month.to_string(),
-            "category": alert.category,
-            "level": alert.level.name(),
-            "spent": format_cents(i128::from(alert.spent_cents)),
-            "budget": format_cents(i128::from(alert.budget.amount_cents)),
-            "budget_source": alert.budget.source.name(),
-            "threshold": threshold(alert.threshold_millionths),
-            "run_id": run_id,
-        });
-        format!("{record}\n")
-    };
-    alerts.iter().map(line).collect::<String>().into()
+pub fn to_ndjson(records: &[AlertRecord], month: Month, categories: &Categories, run_id: &str) -> Bytes {
+    let line = |record| format!("{}\n", to_json(record, month, categories, run_id));
+    let lines: Vec<String> = records.par_iter().map(line).collect();
+    lines.concat().into()
+}
+
+/// A record as one JSON object: the columns of the table, amounts as text.
+pub fn to_json(
+    record: &AlertRecord,
+    month: Month,
+    categories: &Categories,
+    run_id: &str,
+) -> serde_json::Value {
+    let code = categories.code(record.category);
+    let amount = |cents: i64| format_cents(i128::from(cents));
+    serde_json::json!({
+        "alert_id": format!("{:032x}", record.id(month, code)),
+        "user_id": record.user_id,
+        "month": month.to_string(),
+        "category": code,
+        "sequence": record.sequence,
+        "event": record.event.name(),
+        "level": record.level.name(),
+        "threshold": share(record.threshold_millionths),
+        "reached": record.reached_millionths.map(share),
+        "spent": amount(record.spent_cents),
+        "budget": amount(record.budget.amount_cents),
+        "rolled_over": amount(record.budget.rolled_over_cents),
+        "budget_source": record.budget.source.name(),
+        "run_id": run_id,
+    })
 }
 
 /// Millionths as a decimal without needless zeros: `0.8`, `1`.
-fn threshold(millionths: i64) -> String {
+pub fn share(millionths: i64) -> String {
     let text = format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-/// The file of the table's partition.
-pub fn to_parquet(alerts: &[Alert], run_id: &str) -> Result<Bytes> {
-    let texts = |text: &dyn Fn(&Alert) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(alerts.iter().map(text)))
+/// A part of the table.
+pub fn to_parquet(
+    records: &[AlertRecord],
+    month: Month,
+    categories: &Categories,
+    run_id: &str,
+) -> Result<Bytes> {
+    let ids: Vec<String> = records
+        .par_iter()
+        .map(|record| format!("{:032x}", record.id(month, categories.code(record.category))))
+        .collect();
+    let texts = |text: &dyn Fn(&AlertRecord) -> &'static str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(records.iter().map(text)))
     };
-    let decimals = |kind, number: &dyn Fn(&Alert) -> i64| -> ArrayRef {
-        let numbers = alerts.iter().map(|alert| i128::from(number(alert)));
-        Arc::new(Decimal128Array::from_iter_values(numbers).with_data_type(kind))
+    let numbers = |number: &dyn Fn(&AlertRecord) -> u64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(records.iter().map(|record| number(record) as i64)))
     };
+    let decimals = |kind, number: &dyn Fn(&AlertRecord) -> Option<i64>| -> ArrayRef {
+        let numbers = records.iter().map(|record| number(record).map(i128::from));
+        Arc::new(numbers.collect::<Decimal128Array>().with_data_type(kind))
+    };
+    let codes = records.iter().map(|record| categories.code(record.category));
     let columns: Vec<ArrayRef> = vec![
-        texts(&|alert| format!("{:032x}", alert.id())),
-        Arc::new(Int64Array::from_iter_values(alerts.iter().map(|alert| alert.user_id as i64))),
-        texts(&|alert| alert.category.clone()),
-        texts(&|alert| alert.level.name().into()),
-        decimals(schema::AMOUNT, &|alert| alert.spent_cents),
-        decimals(schema::AMOUNT, &|alert| alert.budget.amount_cents),
-        texts(&|alert| alert.budget.source.name().into()),
-        decimals(schema::SHARE, &|alert| alert.threshold_millionths),
-        texts(&|_| run_id.to_string()),
+        Arc::new(StringArray::from_iter_values(ids)),
+        numbers(&|record| record.user_id),
+        Arc::new(StringArray::from_iter_values(codes)),
+        numbers(&|record| record.sequence.into()),
+        texts(&|record| record.event.name()),
+        texts(&|record| record.level.name()),
+        decimals(schema::SHARE, &|record| Some(record.threshold_millionths)),
+        decimals(schema::SHARE, &|record| record.reached_millionths),
+        decimals(schema::AMOUNT, &|record| Some(record.spent_cents)),
+        decimals(schema::AMOUNT, &|record| Some(record.budget.amount_cents)),
+        decimals(schema::AMOUNT, &|record| Some(record.budget.rolled_over_cents)),
+        texts(&|record| record.budget.source.name()),
+        Arc::new(StringArray::from_iter_values(records.iter().map(|_| run_id))),
     ];
     let schema = part::without_partition_column(&schema::budget_alerts());
     let batch = RecordBatch::try_new(schema.clone(), columns);
@@ -98,38 +165,46 @@ pub fn to_parquet(alerts: &[Alert], run_id: &str) -> Result<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::alert::{AlertEvent, AlertLevel};
     use crate::domain::budget::{Budget, BudgetSource};
+    use crate::input::alerts::read_records;
+    use crate::input::published::EVERYBODY;
 
     #[test]
-    fn an_alert_is_said_once_and_not_after_a_louder_one() {
-        let alert = |level| Alert {
+    fn records_survive_parquet_and_are_lines_of_json() {
+        let categories = Categories::builtin();
+        let month = "2025-01".parse().unwrap();
+        let first = AlertRecord {
             user_id: 1,
-            month: "2025-01".parse().unwrap(),
-            category: "gas".into(),
-            level,
-            spent_cents: 9005,
-            budget: Budget { amount_cents: 10_000, source: BudgetSource::Template },
+            category: categories.id("gas").unwrap(),
+            sequence: 1,
+            event: AlertEvent::Raised,
+            level: AlertLevel::Approaching,
             threshold_millionths: 800_000,
+            reached_millionths: Some(800_000),
+            spent_cents: 90_05,
+            budget: Budget { amount_cents: 100_00, rolled_over_cents: 50, source: BudgetSource::Template },
         };
-        let (approaching, exceeded) = (alert(AlertLevel::Approaching), alert(AlertLevel::Exceeded));
-        let new = |alert: &Alert, before: &[&Alert]| {
-            let emitted = before.iter().map(|a| a.id()).collect();
-            !not_yet_emitted(vec![alert.clone()], &emitted).is_empty()
+        let second = AlertRecord {
+            sequence: 2,
+            event: AlertEvent::Cleared,
+            reached_millionths: None,
+            spent_cents: -5,
+            ..first
         };
-        assert!(new(&approaching, &[]) && new(&exceeded, &[&approaching]));
-        assert!(
-            !new(&approaching, &[&approaching])
-                && !new(&approaching, &[&exceeded])
-                && !new(&exceeded, &[&exceeded])
-        );
-        let mut read = Emitted::new();
-        read_emitted(to_parquet(std::slice::from_ref(&exceeded), "run").unwrap(), &mut read).unwrap();
-        assert_eq!(read, Emitted::from([exceeded.id()]));
-        let line = String::from_utf8(to_ndjson(&[approaching], "run").to_vec()).unwrap();
-        assert!(
-            line.ends_with("}\n")
-                && line.contains("\"spent\":\"90.05\"")
-                && line.contains("\"threshold\":\"0.8\"")
-        );
+        let records = [first, second];
+        let mut read = Vec::new();
+        let bytes = to_parquet(&records, month, &categories, "run").unwrap();
+        read_records(bytes.clone(), &EVERYBODY, &categories, |record, run_id| {
+            assert_eq!(run_id, "run");
+            read.push(record);
+        })
+        .unwrap();
+        assert_eq!(read, records);
+        read_records(bytes, &(2..=5), &categories, |_, _| panic!("nobody asked for user 1")).unwrap();
+        let lines = String::from_utf8(to_ndjson(&records, month, &categories, "run").to_vec()).unwrap();
+        let lines: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!((&lines[0]["spent"], &lines[0]["threshold"]), (&"90.05".into(), &"0.8".into()));
+        assert_eq!((&lines[1]["reached"], &lines[1]["event"]), (&serde_json::Value::Null, &"cleared".into()));
     }
 }

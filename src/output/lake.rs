@@ -4,7 +4,6 @@
 //! Invariant: `monthly_spending` is the only truth; `budget_alerts` and `transactions` are brought
 //! up to it from the manifests of its commits, by whichever run comes next.
 
-use super::alerts::{Emitted, read_emitted};
 use super::commit::{CommitInfo, Outcome};
 use super::manifest::{FileRecord, Manifest, PartRecord};
 use super::part::sha256;
@@ -12,6 +11,7 @@ use super::table::Table;
 use crate::domain::month::Month;
 use crate::engine::raw::RAW_TRANSACTIONS;
 use crate::error::{Error, Kind, Result};
+use crate::input::alerts::AlertHistory;
 use crate::input::ledger::Ledger;
 use crate::input::published::PartFile;
 use crate::job::spec::Spec;
@@ -20,7 +20,7 @@ use crate::store::{Place, probe, wait};
 use arrow::datatypes::SchemaRef;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -75,6 +75,11 @@ impl Head {
         }
     }
 
+    /// All months that hold something, in their order.
+    pub fn months(&self) -> BTreeSet<Month> {
+        self.parts.iter().filter_map(|part| part.month).collect()
+    }
+
     pub fn last_month(&self) -> Option<Month> {
         self.parts.iter().filter_map(|part| part.month).max()
     }
@@ -114,13 +119,19 @@ impl Lake {
 
     /// Errors when the job asks for a table that stands there in another form.
     pub fn fits(&self, spec: &Spec) -> Result<()> {
-        if !spec.output.transactions || self.table(TRANSACTIONS)?.is_none() {
+        let fits = |name, schema: SchemaRef, advice: &str| match self.table(name)? {
+            None => Ok(()),
+            Some(_) => {
+                let opened = self.open_or_create(name, &schema, &["month"]);
+                let advice = format!("it is of an earlier program: move it out of the lake; {advice}");
+                opened.map(|_| ()).map_err(|error| error.advise(advice))
+            }
+        };
+        fits(BUDGET_ALERTS, schema::budget_alerts(), "what it said will be said anew")?;
+        if !spec.output.transactions {
             return Ok(());
         }
-        let opened = self.open_or_create(TRANSACTIONS, &schema::transactions(), &["month"]);
-        let advice =
-            "it is of an earlier program: move it out of the lake; --rebuild fills it again, month by month";
-        opened.map(|_| ()).map_err(|error| error.advise(advice))
+        fits(TRANSACTIONS, schema::transactions(), "--rebuild fills it again, month by month")
     }
 
     /// Rooted at the lake.
@@ -143,10 +154,15 @@ impl Lake {
             .map_err(|e| e.at(&self.place.shown))
     }
 
-    /// The table of a job that replaces it.
-    pub fn open_or_create_for_job(&self, name: &str, schema: &SchemaRef) -> Result<Table> {
+    /// The table of a job that replaces it, or a month of it.
+    pub fn open_or_create_for_job(
+        &self,
+        name: &str,
+        schema: &SchemaRef,
+        partitions: &[&str],
+    ) -> Result<Table> {
         self.free_for_jobs(name)?;
-        self.open_or_create(name, schema, &[])
+        self.open_or_create(name, schema, partitions)
     }
 
     /// Errors when a job that replaces a table asks for one that is not its own.
@@ -286,15 +302,11 @@ impl Lake {
         Ok(())
     }
 
-    /// The alerts that were emitted for a month.
-    pub fn emitted_alerts(&self, month: Month) -> Result<Emitted> {
-        let mut emitted = Emitted::new();
-        let Some(table) = self.table(BUDGET_ALERTS)? else { return Ok(emitted) };
-        for part in table.files()?.iter().filter(|part| part.month == Some(month)) {
-            let place = self.place.child(BUDGET_ALERTS).child(&part.path);
-            read_emitted(place.read()?, &mut emitted)?;
-        }
-        Ok(emitted)
+    /// What was said of a month so far.
+    pub fn alert_history(&self, month: Month) -> Result<AlertHistory> {
+        let Some(table) = self.table(BUDGET_ALERTS)? else { return Ok(AlertHistory::default()) };
+        let files = table.files()?.into_iter().filter(|part| part.month == Some(month));
+        AlertHistory::read(&files.collect::<Vec<_>>(), &self.place.child(BUDGET_ALERTS))
     }
 
     /// All rejects that committed runs have published, newest first.

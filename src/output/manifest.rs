@@ -125,5 +125,7 @@ pub struct Manifest {
     pub transactions: Vec<PartRecord>,
     pub ledger: FileRecord,
     pub rejects: Option<FileRecord>,
-    pub alerts: Option<FileRecord>,
+    /// The new alerts as lines of JSON.
+    #[serde(default)]
+    pub alert_files: Vec<FileRecord>,
 }

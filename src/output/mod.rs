@@ -11,6 +11,7 @@ pub mod lake;
 pub mod manifest;
 pub mod monthly;
 pub mod part;
+pub mod recommendations;
 pub mod rejects;
 pub mod table;
 pub mod transactions;

@@ -1,17 +1,15 @@
 //! `monthly_spending`: closing groups cut into parts, written, and read back.
 //!
 //! In: closing groups of each month in the order of users. Out: the parts of the touched months,
-//! their totals and alerts as read back from the store.
+//! and their totals, as read back from the store.
 //! Invariant: where a part ends depends on the groups alone, so the same groups give the same
 //! bytes; what is read back equals what was meant.
 
-use crate::domain::alert::{Alert, AlertLevel};
-use crate::domain::budget::Budgets;
-use crate::domain::category::{Categories, CategoryKind};
+use crate::domain::category::Categories;
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use crate::input::published::read_batches;
+use crate::input::published::{EVERYBODY, read_batches};
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::limits::{PART_GROUPS, ROW_GROUP_ROWS};
 use crate::output::part::{self, WrittenPart};
@@ -26,43 +24,6 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex};
 
-/// The alerts of one month, should any be wanted.
-pub struct AlertRule<'a> {
-    pub month: Month,
-    pub budgets: &'a Budgets,
-    pub approaching_millionths: i64,
-}
-
-impl AlertRule<'_> {
-    /// All alerts that these groups amount to, in their order.
-    fn alerts(&self, month: Month, groups: &[Spend], categories: &Categories) -> Vec<Alert> {
-        if month != self.month {
-            return Vec::new();
-        }
-        let alert = |group: &Spend| {
-            if categories.kind(group.category) != CategoryKind::Spend {
-                return None;
-            }
-            let budget = self.budgets.budget(group.user_id, group.category, month)?;
-            let level = AlertLevel::of(group.amount_cents, budget.amount_cents, self.approaching_millionths)?;
-            let threshold_millionths = match level {
-                AlertLevel::Approaching => self.approaching_millionths,
-                AlertLevel::Exceeded => crate::domain::budget::MILLION,
-            };
-            Some(Alert {
-                user_id: group.user_id,
-                month,
-                category: categories.code(group.category).to_string(),
-                level,
-                spent_cents: group.amount_cents,
-                budget,
-                threshold_millionths,
-            })
-        };
-        groups.iter().filter_map(alert).collect()
-    }
-}
-
 /// A part that stands in the store and was read back.
 pub struct MonthPart {
     pub month: Month,
@@ -72,7 +33,6 @@ pub struct MonthPart {
     /// Its first and its last user.
     pub users: (u64, u64),
     pub totals: GroupTotals,
-    pub alerts: Vec<Alert>,
 }
 
 /// What writers of parts share.
@@ -82,7 +42,6 @@ pub struct PartWriter<'a> {
     pub run_id: &'a str,
     pub categories: &'a Categories,
     pub key: Key,
-    pub alert_rule: Option<AlertRule<'a>>,
 }
 
 impl PartWriter<'_> {
@@ -96,25 +55,26 @@ impl PartWriter<'_> {
             || Error::invariant("a part reads back otherwise than it was written").at(&place.shown);
         // Batch by batch: the whole part is held once, not twice.
         let mut rest = groups;
-        read_batches(part::read_back(&place, &written)?, self.categories, &place.shown, |back| {
-            rest = rest.strip_prefix(back).ok_or_else(otherwise)?;
-            Ok(())
-        })?;
+        read_batches(
+            part::read_back(&place, &written)?,
+            &EVERYBODY,
+            self.categories,
+            &place.shown,
+            |back| {
+                rest = rest.strip_prefix(back).ok_or_else(otherwise)?;
+                Ok(())
+            },
+        )?;
         if !rest.is_empty() {
             return Err(otherwise());
         }
         // What was read back is what was meant, so its totals are those of the groups at hand.
         let totals = GroupTotals::of(self.key, month, groups);
-        let alerts = self.alerts(month, groups);
         let (Some(first), Some(last)) = (groups.first(), groups.last()) else {
             return Err(Error::invariant("a part is empty").at(&place.shown));
         };
         let users = (first.user_id, last.user_id);
-        Ok(MonthPart { month, sequence, written, users, totals, alerts })
-    }
-
-    fn alerts(&self, month: Month, groups: &[Spend]) -> Vec<Alert> {
-        self.alert_rule.as_ref().map_or(Vec::new(), |rule| rule.alerts(month, groups, self.categories))
+        Ok(MonthPart { month, sequence, written, users, totals })
     }
 }
 

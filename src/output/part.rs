@@ -4,6 +4,8 @@
 //! Invariant: the same batches give the same bytes; what is read back is what was written.
 
 use crate::error::{Error, Kind, Result};
+use crate::input::published::{Users, user_column, users_of};
+use crate::output::manifest::FileRecord;
 use crate::schema;
 use crate::store::Place;
 use arrow::array::RecordBatch;
@@ -13,7 +15,6 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::statistics::Statistics;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -82,6 +83,16 @@ pub fn read_back(place: &Place, written: &WrittenPart) -> Result<Bytes> {
     }
 }
 
+/// Creates an object of a run beside the tables, and reads it back.
+pub fn write_file(lake: &Place, path: String, bytes: Bytes, rows: u64) -> Result<FileRecord> {
+    let (place, checksum, size_bytes) = (lake.child(&path), sha256(&bytes), bytes.len() as u64);
+    place.create(bytes)?;
+    match sha256(&place.read()?) == checksum {
+        true => Ok(FileRecord { path, size_bytes, rows, sha256: checksum }),
+        false => Err(Error::invariant("an object reads back with other bytes").at(&place.shown)),
+    }
+}
+
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -103,14 +114,9 @@ fn statistics(bytes: Bytes, rows: u64) -> Result<String> {
     Ok(json.to_string())
 }
 
-fn user_range(metadata: &ParquetMetaData) -> Option<(i64, i64)> {
-    let columns = metadata.file_metadata().schema_descr();
-    let index = columns.columns().iter().position(|column| column.name() == "user_id")?;
-    let mut range: Option<(i64, i64)> = None;
-    for group in metadata.row_groups() {
-        let Some(Statistics::Int64(statistics)) = group.column(index).statistics() else { return None };
-        let (low, high) = (*statistics.min_opt()?, *statistics.max_opt()?);
-        range = Some(range.map_or((low, high), |(l, h)| (l.min(low), h.max(high))));
-    }
-    range
+fn user_range(metadata: &ParquetMetaData) -> Option<(u64, u64)> {
+    let column = user_column(metadata)?;
+    let users = metadata.row_groups().iter().map(|group| users_of(group, column));
+    let ranges: Vec<Users> = users.collect::<Option<_>>()?;
+    Some((*ranges.iter().map(Users::start).min()?, *ranges.iter().map(Users::end).max()?))
 }

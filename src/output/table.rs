@@ -113,6 +113,11 @@ impl Table {
         self.state.version()
     }
 
+    /// [`MONTH`], where the table is partitioned.
+    pub fn partition_column(&self) -> Option<String> {
+        self.state.metadata().partition_columns().first().cloned()
+    }
+
     pub fn schema(&self) -> SchemaRef {
         self.state.snapshot().arrow_schema()
     }

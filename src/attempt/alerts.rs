@@ -1,0 +1,134 @@
+//! What is said of the months that a run has touched.
+//!
+//! In: the touched months as they were written, the months before them, the budgets. Out: records,
+//! written and read back.
+//! Invariant: new alerts are for one month only, and never from a rebuild; of all other months that
+//! were touched, what was said wrongly is corrected.
+
+use super::{Attempt, Read, Wish};
+use crate::domain::alert::{AlertEvent, AlertLevel, AlertRecord, AlertRule, Pace};
+use crate::domain::month::{Month, days_in_month};
+use crate::engine::alerting::Alerting;
+use crate::engine::budgeted::{BudgetedMonth, earlier_months};
+use crate::error::Result;
+use crate::input::alerts::AlertHistory;
+use crate::input::published::PublishedPart;
+use crate::input::reference::zone;
+use crate::job::values::AsOf;
+use crate::output::alerts::{AlertWriter, WrittenAlerts};
+use crate::output::lake::{BUDGET_ALERTS, MONTHLY_SPENDING};
+use crate::output::monthly::MonthPart;
+use crate::report::AlertCounts;
+
+/// What was said, and for which month something new could be.
+#[derive(Default)]
+pub(super) struct Said {
+    pub written: WrittenAlerts,
+    pub counts: AlertCounts,
+    pub as_of: Option<Month>,
+}
+
+impl Attempt<'_> {
+    pub(super) fn say(
+        &self,
+        wish: &Wish,
+        touched: &[Month],
+        read: &Read,
+        parts: &[MonthPart],
+    ) -> Result<Said> {
+        let as_of = self.alert_month(wish, touched);
+        let before = self.lake.table(BUDGET_ALERTS)?.map_or(Ok(Vec::new()), |table| table.files())?;
+        let mut writer = AlertWriter::new(&self.lake.place, &read.run_id, &self.reference.categories);
+        let mut counts = AlertCounts::default();
+        let pool = self.tuning.pool()?;
+        for month in touched {
+            let said: Vec<_> = before.iter().filter(|part| part.month == Some(*month)).cloned().collect();
+            let is_open = as_of == Some(*month);
+            if said.is_empty() && !is_open {
+                continue;
+            }
+            let alerting = Alerting {
+                month: self.budgeted(*month, touched, parts),
+                rule: AlertRule {
+                    thresholds: self.spec.alerts.thresholds.0.clone(),
+                    pace: self.pace(*month, read),
+                    is_open,
+                },
+                history: AlertHistory::read(&said, &self.lake.place.child(BUDGET_ALERTS))?,
+            };
+            alerting.run(&pool, |records| {
+                counts.add(&records);
+                writer.add(*month, records)
+            })?;
+            writer.end_month(*month)?;
+        }
+        Ok(Said { written: writer.finish(), counts, as_of })
+    }
+
+    /// New alerts are for one month, only when it is touched, and never from a rebuild.
+    fn alert_month(&self, wish: &Wish, touched: &[Month]) -> Option<Month> {
+        let as_of = match self.spec.alerts.as_of.0 {
+            AsOf::Month(month) => Some(month),
+            AsOf::Day(day) => Some(day.month()),
+            AsOf::Latest => touched.iter().copied().max().max(self.head.last_month()),
+        };
+        let wanted = wish.rebuilt_month().is_none() && !self.reference.budgets.is_empty();
+        as_of.filter(|month| wanted && touched.contains(month))
+    }
+
+    /// A touched month as it was written, with the months before it as they will be published.
+    fn budgeted(&self, month: Month, touched: &[Month], written: &[MonthPart]) -> BudgetedMonth<'_> {
+        let table = self.lake.place.child(MONTHLY_SPENDING);
+        let parts = |month: Month| -> Vec<PublishedPart> {
+            if !touched.contains(&month) {
+                let files = self.head.parts_of(month);
+                return files.iter().map(|file| PublishedPart::new(month, file, &table)).collect();
+            }
+            let part = |part: &MonthPart| PublishedPart {
+                month,
+                users: part.users.0..=part.users.1,
+                place: table.child(&part.written.path),
+            };
+            written.iter().filter(|part| part.month == month).map(part).collect()
+        };
+        let from = self.spec.budgets.roll_over_from.as_ref().map(|from| from.0);
+        BudgetedMonth {
+            month,
+            parts: parts(month),
+            earlier: earlier_months(from, month).map(|earlier| (earlier, parts(earlier))).collect(),
+            budgets: &self.reference.budgets,
+            categories: &self.reference.categories,
+        }
+    }
+
+    /// Pace alerts, where they are wanted and the day has come.
+    fn pace(&self, month: Month, read: &Read) -> Option<Pace> {
+        let alerts = &self.spec.alerts;
+        let from_day = alerts.pace_from_day?;
+        let day = match alerts.as_of.0 {
+            AsOf::Day(day) => Some(day.day_of_month()),
+            AsOf::Month(_) | AsOf::Latest => {
+                let now = read.sum.by_month.get(&month).map(|share| share.last_micros);
+                let last = now.max(self.head.ledger.last_micros(month));
+                last.map(|last| zone(self.spec).day_of_month(month, last.div_euclid(1_000_000)))
+            }
+        };
+        let days = days_in_month(month.year(), month.month_of_year());
+        let pace = |day| Pace { day, days, margin_millionths: alerts.pace_margin.0 };
+        day.filter(|day| *day >= from_day).map(pace)
+    }
+}
+
+impl AlertCounts {
+    fn add(&mut self, records: &[AlertRecord]) {
+        for record in records {
+            *match (record.event, record.level) {
+                (AlertEvent::Cleared, _) => &mut self.cleared,
+                (AlertEvent::Corrected, _) => &mut self.corrected,
+                (AlertEvent::Raised, AlertLevel::Approaching) => &mut self.approaching,
+                (AlertEvent::Raised, AlertLevel::Exceeded) => &mut self.exceeded,
+                (AlertEvent::Raised, AlertLevel::Pace) => &mut self.pace,
+            } += 1;
+        }
+    }
+}

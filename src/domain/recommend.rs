@@ -1,0 +1,179 @@
+//! Recommended budgets: what a user is likely to need of a category in the coming month.
+//!
+//! In: the template's budget, and what the user spent in the last complete months. Out: an amount
+//! and what it rests on; and all amounts of a user, rounded together.
+//! Invariant: integers all the way; the rounded amounts add up to the rounded total, and to no more
+//! than what may be spent.
+//!
+//! The rule was chosen by a backtest on real statements, which `docs/budgets.md` shows.
+
+/// Complete months that count: the last ones in which the user bought anything at all.
+pub const HISTORY_MONTHS_MAX: usize = 6;
+
+/// With fewer, a user has no history.
+pub const HISTORY_MONTHS_MIN: usize = 3;
+
+/// What a recommended amount rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Set by the user.
+    Manual,
+    /// Income × share of the income tier.
+    Template,
+    /// Past spending.
+    History,
+    /// Both.
+    Blended,
+}
+
+impl Basis {
+    pub const ALL: [Basis; 4] = [Basis::Manual, Basis::Template, Basis::History, Basis::Blended];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Basis::Manual => "manual",
+            Basis::Template => "template",
+            Basis::History => "history",
+            Basis::Blended => "blended",
+        }
+    }
+}
+
+/// The mean of the median and the second-highest month, in cents, at least 0; none of fewer than
+/// three months. A budget at the median is exceeded every second month; one at the highest month
+/// never, and warns nobody. This lies between them, and no single month, however odd, decides it.
+///
+/// With x sorted from x₀: (x₍ₙ₋₁₎/₂ + xₙ/₂ + 2 xₙ₋₂) / 4, the indexes rounded down.
+pub fn history_cents(months: &[i64]) -> Option<i64> {
+    let count = months.len();
+    if count < HISTORY_MONTHS_MIN {
+        return None;
+    }
+    let mut sorted: Vec<i128> = months.iter().map(|cents| i128::from(*cents)).collect();
+    sorted.sort_unstable();
+    let sum = sorted[(count - 1) / 2] + sorted[count / 2] + 2 * sorted[count - 2];
+    Some(i64::try_from(sum.max(0) / 4).expect("a mean lies between its parts"))
+}
+
+/// The amount before rounding, and its basis. `months` are the counted months, those without
+/// spending as 0. None where nothing speaks for a budget: no income and too few months, or a
+/// history in which the category never occurs.
+pub fn wish(template_cents: Option<i64>, months: &[i64]) -> Option<(i64, Basis)> {
+    let Some(history) = history_cents(months) else {
+        return template_cents.map(|template| (template, Basis::Template));
+    };
+    if months.iter().all(|cents| *cents == 0) {
+        return None;
+    }
+    let Some(template) = template_cents else { return Some((history, Basis::History)) };
+    Some((blend_cents(template, history, months.len()), Basis::Blended))
+}
+
+/// The template weighs as much as one month of history.
+fn blend_cents(template: i64, history: i64, months: usize) -> i64 {
+    let months = months as i128;
+    let sum = months * i128::from(history) + i128::from(template);
+    i64::try_from(sum / (months + 1)).expect("a mean lies between its parts")
+}
+
+/// Amounts people use: fives below a hundred, tens from there on.
+const FIVE: i64 = 5_00;
+const TEN: i64 = 10_00;
+const HUNDRED: i64 = 100_00;
+
+/// Rounds the wishes of one user, which are not negative, so that they add up to their total
+/// rounded to five (to ten, where all of them are a hundred or more), and to `most_cents` at most;
+/// if they are more, each is cut by the same share. Largest remainder (Hamilton) method.
+pub fn round_together(wishes_cents: &[i64], most_cents: Option<i64>) -> Vec<i64> {
+    let total: i128 = wishes_cents.iter().map(|cents| i128::from(*cents)).sum();
+    if total == 0 {
+        return vec![0; wishes_cents.len()];
+    }
+    let (five, most) = (i128::from(FIVE), most_cents.map_or(i128::MAX, |most| i128::from(most.max(0))));
+    let rounded = (total + five / 2) / five * five;
+    let target = rounded.min(most / five * five);
+    // Each share is `wish × target / total`, kept as a fraction.
+    let share = |wish: &i64| i128::from(*wish) * target;
+    let step = |wish: &i64| i128::from(if share(wish) < i128::from(HUNDRED) * total { FIVE } else { TEN });
+    let steps: Vec<i128> = wishes_cents.iter().map(step).collect();
+    let whole = |(wish, step): (&i64, &i128)| share(wish) / (total * step) * step;
+    let mut amounts: Vec<i128> = wishes_cents.iter().zip(&steps).map(whole).collect();
+    let mut left = target - amounts.iter().sum::<i128>();
+    // What is missing to the next step, largest remainder first; of equals the first.
+    let remainder =
+        |index: usize| share(&wishes_cents[index]) % (total * steps[index]) * i128::from(TEN) / steps[index];
+    let mut order: Vec<usize> = (0..wishes_cents.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(remainder(*index)));
+    for index in order.iter().copied().filter(|index| remainder(*index) > 0) {
+        if steps[index] <= left {
+            amounts[index] += steps[index];
+            left -= steps[index];
+        }
+    }
+    // A five that only tens are left for goes to the first that counts in fives.
+    let in_fives = |index: &&usize| i128::from(FIVE) == steps[**index] && wishes_cents[**index] > 0;
+    if left > 0
+        && let Some(index) = order.iter().find(in_fives)
+    {
+        amounts[*index] += left;
+    }
+    amounts.into_iter().map(|cents| i64::try_from(cents).expect("a share of what fits")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_odd_month_decides_nothing() {
+        assert_eq!(history_cents(&[100_00, 900_00, 110_00]), Some(110_00));
+        assert_eq!(history_cents(&[100_00, 9_000_00, 110_00, 120_00, 90_00, 130_00]), Some(122_50));
+        assert_eq!(history_cents(&[0, 0, 0, 0, 0, 500_00]), Some(0));
+        assert_eq!(
+            history_cents(&[-500_00, -1, 20_00]),
+            Some(0),
+            "refunds net, and a budget is not negative"
+        );
+        assert_eq!(history_cents(&[1_00, 1_00]), None);
+    }
+
+    #[test]
+    fn history_weighs_more_the_more_of_it_there_is() {
+        assert_eq!(wish(Some(200_00), &[100_00; 2]), Some((200_00, Basis::Template)));
+        assert_eq!(wish(Some(200_00), &[100_00; 3]), Some((125_00, Basis::Blended)));
+        assert_eq!(wish(Some(240_00), &[100_00; 6]), Some((120_00, Basis::Blended)));
+        assert_eq!(wish(None, &[100_00; 6]), Some((100_00, Basis::History)));
+        assert_eq!(wish(Some(200_00), &[0; 6]), None, "who never buys it needs no budget for it");
+        assert_eq!(wish(None, &[100_00; 2]), None);
+    }
+
+    #[test]
+    fn amounts_are_round_and_add_up() {
+        assert_eq!(round_together(&[12_34, 48_00, 333_33], None), [15_00, 50_00, 330_00]);
+        assert_eq!(round_together(&[2_50, 2_50, 2_50, 2_50], None), [5_00, 5_00, 0, 0]);
+        assert_eq!(round_together(&[600_00, 300_00, 100_00], Some(500_00)), [300_00, 150_00, 50_00]);
+        assert_eq!(round_together(&[600_00, 300_00], Some(0)), [0, 0]);
+        assert_eq!(round_together(&[0, 0], Some(100)), [0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn rounding_together_keeps_the_total_and_the_limit(
+            wishes in proptest::collection::vec(0..1_000_000i64, 1..20),
+            most in proptest::option::of(0..5_000_000i64),
+        ) {
+            let amounts = round_together(&wishes, most);
+            let (total, sum): (i64, i64) = (wishes.iter().sum(), amounts.iter().sum());
+            prop_assert!(amounts.iter().all(|amount| *amount >= 0 && amount % FIVE == 0));
+            prop_assert!(most.is_none_or(|most| sum <= most));
+            let target = most.map_or(i64::MAX, |most| most / FIVE * FIVE).min((total + FIVE / 2) / FIVE * FIVE);
+            let all_large = amounts.iter().all(|amount| *amount >= HUNDRED || *amount == 0);
+            prop_assert!(sum == target || (all_large && target - sum == FIVE), "{} of {}", sum, target);
+            for (wish, amount) in wishes.iter().zip(&amounts) {
+                let share = i128::from(*wish) * i128::from(target) / i128::from(total.max(1));
+                prop_assert!((i128::from(*amount) - share).abs() <= i128::from(TEN), "{} for {}", amount, share);
+            }
+        }
+    }
+}

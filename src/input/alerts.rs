@@ -1,0 +1,156 @@
+//! What was said of a month: the records of `budget_alerts`, user by user.
+//!
+//! In: the published parts of the month. Out: records in the order of users, categories and
+//! sequence numbers, and where each user stands.
+//! Invariant: of one user and category the numbers are 1, 2, 3 …, or the table is refused. What is
+//! held in memory is the month's parts as they lie in the store, and the records asked for.
+
+use super::published::{PartFile, Users, row_groups};
+use crate::domain::alert::{AlertEvent, AlertLevel, AlertRecord, Standing};
+use crate::domain::budget::{Budget, BudgetSource};
+use crate::domain::category::{Categories, CategoryId};
+use crate::error::{Error, Result};
+use crate::store::Place;
+use arrow::array::{Array, AsArray, Decimal128Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{Decimal128Type, Int64Type};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+/// The parts of one month, with their places for errors.
+#[derive(Default)]
+pub struct AlertHistory {
+    parts: Vec<(Bytes, String)>,
+}
+
+/// Where a user and category stand.
+pub type Standings = Vec<((u64, CategoryId), Standing)>;
+
+impl AlertHistory {
+    /// Reads the parts of a month below `table`.
+    pub fn read(files: &[PartFile], table: &Place) -> Result<AlertHistory> {
+        let read = |file: &PartFile| {
+            let place = table.child(&file.path);
+            Ok((place.read()?, place.shown))
+        };
+        Ok(AlertHistory { parts: files.iter().map(read).collect::<Result<_>>()? })
+    }
+
+    /// Nothing was ever said of the month.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// All records about these users.
+    pub fn records(&self, users: &Users, categories: &Categories) -> Result<Vec<AlertRecord>> {
+        let mut records = Vec::new();
+        for (bytes, shown) in &self.parts {
+            read_records(bytes.clone(), users, categories, |record, _| records.push(record))
+                .map_err(|e| e.at(shown))?;
+        }
+        records.sort_unstable_by_key(AlertRecord::key);
+        Ok(records)
+    }
+
+    /// Where these users stand, in the order of users and categories.
+    pub fn standings(&self, users: &Users, categories: &Categories) -> Result<Standings> {
+        let mut standings = Standings::new();
+        for record in self.records(users, categories)? {
+            let key = (record.user_id, record.category);
+            if standings.last().is_none_or(|(last, _)| *last != key) {
+                standings.push((key, Standing::default()));
+            }
+            let (_, standing) = standings.last_mut().expect("one was pushed");
+            let next = standing.after(&record);
+            *standing =
+                next.ok_or_else(|| Error::invariant("the alerts of a user are not numbered one by one"))?;
+        }
+        Ok(standings)
+    }
+}
+
+/// Reads the records about some users of one part of `budget_alerts`, in their order, with their
+/// run. Errors when a category is unknown to the job, or the columns are not ours.
+pub fn read_records(
+    bytes: Bytes,
+    users: &Users,
+    categories: &Categories,
+    mut on_record: impl FnMut(AlertRecord, &str),
+) -> Result<()> {
+    let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("budget_alerts cannot be read: {e}"));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
+    let wanted = row_groups(builder.metadata(), users);
+    for batch in builder.with_row_groups(wanted).build().map_err(|e| broken(&e))? {
+        let batch = batch.map_err(|e| broken(&e))?;
+        let columns = Columns::of(&batch).ok_or_else(|| broken(&"its columns are not ours"))?;
+        for row in 0..batch.num_rows() {
+            if !users.contains(&(columns.user_id.value(row) as u64)) {
+                continue;
+            }
+            let record = columns.record(row, categories);
+            let record = record.ok_or_else(|| broken(&"a record says what this job does not know"))?;
+            on_record(record, columns.run_id.value(row));
+        }
+    }
+    Ok(())
+}
+
+struct Columns<'b> {
+    user_id: &'b Int64Array,
+    category: &'b StringArray,
+    sequence: &'b Int64Array,
+    event: &'b StringArray,
+    level: &'b StringArray,
+    threshold: &'b Decimal128Array,
+    reached: &'b Decimal128Array,
+    spent: &'b Decimal128Array,
+    budget: &'b Decimal128Array,
+    rolled_over: &'b Decimal128Array,
+    budget_source: &'b StringArray,
+    run_id: &'b StringArray,
+}
+
+impl<'b> Columns<'b> {
+    fn of(batch: &'b RecordBatch) -> Option<Columns<'b>> {
+        let number = |name| batch.column_by_name(name)?.as_primitive_opt::<Int64Type>();
+        let text = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
+        let decimal = |name| batch.column_by_name(name)?.as_primitive_opt::<Decimal128Type>();
+        Some(Columns {
+            user_id: number("user_id")?,
+            category: text("category")?,
+            sequence: number("sequence")?,
+            event: text("event")?,
+            level: text("level")?,
+            threshold: decimal("threshold")?,
+            reached: decimal("reached")?,
+            spent: decimal("spent")?,
+            budget: decimal("budget")?,
+            rolled_over: decimal("rolled_over")?,
+            budget_source: text("budget_source")?,
+            run_id: text("run_id")?,
+        })
+    }
+
+    fn record(&self, row: usize, categories: &Categories) -> Option<AlertRecord> {
+        let whole = |column: &Decimal128Array| i64::try_from(column.value(row)).ok();
+        let (event, level, source) =
+            (self.event.value(row), self.level.value(row), self.budget_source.value(row));
+        Some(AlertRecord {
+            user_id: u64::try_from(self.user_id.value(row)).ok()?,
+            category: categories.id(self.category.value(row))?,
+            sequence: u32::try_from(self.sequence.value(row)).ok()?,
+            event: AlertEvent::ALL.into_iter().find(|known| known.name() == event)?,
+            level: AlertLevel::ALL.into_iter().find(|known| known.name() == level)?,
+            threshold_millionths: whole(self.threshold)?,
+            reached_millionths: match self.reached.is_valid(row) {
+                true => Some(whole(self.reached)?),
+                false => None,
+            },
+            spent_cents: whole(self.spent)?,
+            budget: Budget {
+                amount_cents: whole(self.budget)?,
+                rolled_over_cents: whole(self.rolled_over)?,
+                source: BudgetSource::ALL.into_iter().find(|known| known.name() == source)?,
+            },
+        })
+    }
+}
