@@ -12,7 +12,7 @@ use crate::kernel::categorize::Categorizer;
 use crate::output::crowd;
 use crate::output::lake::Lake;
 use crate::store::wait;
-use crate::{bench, query, table_job};
+use crate::{bench, deliver, query, table_job};
 
 /// Enough to plan a question; it is not answered.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -29,6 +29,9 @@ pub fn run(args: &JobArgs) -> Result<String> {
         Some(head) => format!("version {}", head.table.version()),
         None => "not there yet; the first run creates it".to_string(),
     };
+    if spec.kind == JobKind::Deliver {
+        return deliver::check(&spec);
+    }
     if spec.kind != JobKind::Spending {
         lake.free_for_jobs(&table_job::table_name(&spec))?;
     }

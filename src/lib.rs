@@ -31,6 +31,7 @@ pub mod query;
 pub mod attempt;
 pub mod table_job;
 
+pub mod deliver;
 pub mod recommend;
 
 pub mod bench;

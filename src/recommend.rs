@@ -56,7 +56,7 @@ pub fn publish(spec: &Spec) -> Result<Report> {
         savings_millionths: spec.recommend.savings.0,
     };
     lake.probe()?;
-    let _lock = lake.lock()?;
+    let _lock = lake.lock("_lock")?;
     let mut report = Report { job: spec.name.clone(), ..Report::default() };
     replace(&lake, spec, &recommending, &mut report)?;
     report.seconds.total = started.elapsed().as_secs_f64();

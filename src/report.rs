@@ -86,6 +86,24 @@ pub struct AlertCounts {
     pub corrected: u64,
 }
 
+/// What became of messages.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct DeliveryCounts {
+    pub delivered: u64,
+    /// To be sent by a later run.
+    pub deferred: u64,
+    /// Written down in `dead_letters`.
+    pub dead: u64,
+    /// Alerts that concern a user without a contact.
+    pub without_contact: u64,
+}
+
+impl DeliveryCounts {
+    pub fn messages(&self) -> u64 {
+        self.delivered + self.deferred + self.dead
+    }
+}
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Seconds {
     pub plan: f64,
@@ -123,6 +141,8 @@ pub struct Report {
     pub peak_memory_bytes: u64,
     pub spilled_bytes: u64,
     pub table_version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries: Option<DeliveryCounts>,
     /// The month that a job of kind `recommend` has recommended budgets for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recommended_month: Option<String>,
@@ -167,11 +187,23 @@ impl Report {
 
     fn write_page(&self, page: &mut String) -> std::fmt::Result {
         let outcome = match self.outcome {
+            RunOutcome::NothingToDo if self.deliveries.is_some() => "nothing to deliver".to_string(),
+            RunOutcome::Published if self.deliveries.is_some() => "delivered what could be".to_string(),
             RunOutcome::Published => format!("published version {}", self.table_version),
             RunOutcome::NothingToDo => "nothing new to read; the lake is as it was".to_string(),
             RunOutcome::Held => "nothing published: every new input is held".to_string(),
         };
         writeln!(page, "{}: {outcome}", self.job)?;
+        if let Some(counts) = &self.deliveries {
+            let [delivered, deferred, dead, without] =
+                [counts.delivered, counts.deferred, counts.dead, counts.without_contact].map(grouped);
+            writeln!(
+                page,
+                "  messages   {delivered} delivered, {deferred} to be sent again, {dead} dead letters"
+            )?;
+            writeln!(page, "  alerts     {without} of users without a contact")?;
+            return writeln!(page, "  time       {:.2} s", self.seconds.total);
+        }
         match (&self.published_table, self.outcome) {
             (Some((table, rows)), _) => {
                 let month = self.recommended_month.as_ref().map(|month| format!(" for {month}"));

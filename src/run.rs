@@ -5,6 +5,7 @@
 
 use crate::attempt::{Attempt, Ended, Wish};
 use crate::bench;
+use crate::deliver;
 use crate::domain::month::Month;
 use crate::engine::local::Tuning;
 use crate::engine::read::{content, months_of};
@@ -45,6 +46,7 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     let (report, code) = match spec.kind {
         JobKind::Spending => publish(&spec, args.rebuild, &Tuning::of(&spec))?,
         JobKind::Recommend => (recommend::publish(&spec)?, 0),
+        JobKind::Deliver => deliver::publish(&spec)?,
         JobKind::Sql | JobKind::Votes => (table_job::publish(&spec)?, 0),
         JobKind::Bench => {
             let publish = |job: &Spec| publish(job, None, &Tuning::of(job)).map(|(report, _)| report);
@@ -67,7 +69,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
     // Before the lake is touched: a job that names no logs leaves no trace.
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
     lake.probe()?;
-    let _lock = lake.lock()?;
+    let _lock = lake.lock("_lock")?;
     let mut report = Report { job: spec.name.clone(), ..Report::default() };
     report.inputs.objects = listing.objects.len() as u64;
     let mut reference = None;
@@ -138,6 +140,9 @@ fn finish(mut report: Report, started: Instant) -> (Report, u8) {
 fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     if spec.kind == JobKind::Bench {
         return bench::plan(spec, form);
+    }
+    if spec.kind == JobKind::Deliver {
+        return deliver::plan(spec);
     }
     let lake = Lake::open(&spec.output.lake)?;
     if spec.kind != JobKind::Spending {

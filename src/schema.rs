@@ -11,7 +11,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use std::sync::Arc;
 
 /// The contracts of `schemas/`, which travel inside the program.
-const CONTRACTS: [(&str, &str); 18] = [
+const CONTRACTS: [(&str, &str); 21] = [
     ("transaction_log", include_str!("../schemas/transaction_log.toml")),
     ("categories", include_str!("../schemas/categories.toml")),
     ("seller_dictionary", include_str!("../schemas/seller_dictionary.toml")),
@@ -27,6 +27,9 @@ const CONTRACTS: [(&str, &str); 18] = [
     ("crowd_votes", include_str!("../schemas/crowd_votes.toml")),
     ("budget_alerts", include_str!("../schemas/budget_alerts.toml")),
     ("budget_recommendations", include_str!("../schemas/budget_recommendations.toml")),
+    ("contacts", include_str!("../schemas/contacts.toml")),
+    ("deliveries", include_str!("../schemas/deliveries.toml")),
+    ("dead_letters", include_str!("../schemas/dead_letters.toml")),
     ("rejects", include_str!("../schemas/rejects.toml")),
     ("ledger", include_str!("../schemas/ledger.toml")),
     ("run_manifest", include_str!("../schemas/run_manifest.toml")),
@@ -137,6 +140,32 @@ pub fn budget_recommendations() -> SchemaRef {
     ])
 }
 
+pub fn deliveries() -> SchemaRef {
+    table([
+        required("message_id", DataType::Utf8),
+        required("channel", DataType::Utf8),
+        optional("user_id", DataType::Int64),
+        required("alerts_run_id", DataType::Utf8),
+        required("alerts", DataType::Int64),
+        required("status", DataType::Utf8),
+        required("attempts", DataType::Int64),
+        required("settled_at", instant()),
+    ])
+}
+
+pub fn dead_letters() -> SchemaRef {
+    table([
+        required("message_id", DataType::Utf8),
+        required("channel", DataType::Utf8),
+        optional("user_id", DataType::Int64),
+        required("alerts_run_id", DataType::Utf8),
+        required("alerts", DataType::Int64),
+        required("reason", DataType::Utf8),
+        required("attempts", DataType::Int64),
+        required("settled_at", instant()),
+    ])
+}
+
 pub fn rejects() -> SchemaRef {
     table([
         required("source_object", DataType::Utf8),
@@ -212,6 +241,7 @@ mod tests {
     use crate::domain::category::CategorySource;
     use crate::domain::recommend::Basis;
     use crate::domain::transaction::RejectReason;
+    use crate::input::contacts::Channel;
     use serde::Deserialize;
     use std::collections::BTreeSet;
 
@@ -286,6 +316,8 @@ mod tests {
             ("crowd_votes", crowd_votes()),
             ("budget_alerts", budget_alerts()),
             ("budget_recommendations", budget_recommendations()),
+            ("deliveries", deliveries()),
+            ("dead_letters", dead_letters()),
             ("rejects", rejects()),
             ("ledger", ledger()),
         ] {
@@ -307,6 +339,9 @@ mod tests {
             found.unwrap().values
         };
         assert_eq!(values("rejects", "reason"), RejectReason::ALL.map(RejectReason::name));
+        for dataset in ["contacts", "deliveries", "dead_letters"] {
+            assert_eq!(values(dataset, "channel"), Channel::ALL.map(Channel::name));
+        }
         assert_eq!(values("budget_recommendations", "basis"), Basis::ALL.map(Basis::name));
         assert_eq!(values("budget_alerts", "event"), AlertEvent::ALL.map(AlertEvent::name));
         assert_eq!(values("budget_alerts", "level"), AlertLevel::ALL.map(AlertLevel::name));

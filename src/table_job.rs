@@ -62,7 +62,7 @@ fn replace(
     report: &mut Report,
 ) -> Result<()> {
     lake.probe()?;
-    let _lock = lake.lock()?;
+    let _lock = lake.lock("_lock")?;
     let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
     for _ in 0..COMMIT_ATTEMPTS_MAX {
         let run_id = uuid::Uuid::now_v7().to_string();

@@ -48,7 +48,7 @@ fn a_manifest_has_the_keys_of_its_contract() {
 fn contracts_are_printed() {
     let scratch = Scratch::new();
     let names = scratch.pennymill(&["schema"]).stdout;
-    assert!(names.lines().any(|name| name == "monthly_spending") && names.lines().count() == 18);
+    assert!(names.lines().any(|name| name == "monthly_spending") && names.lines().count() == 21);
     for name in names.lines() {
         let said = scratch.pennymill(&["schema", name]);
         assert!(said.code == 0 && said.stdout.contains(&format!("name = \"{name}\"")));
@@ -61,7 +61,8 @@ fn contracts_are_printed() {
 fn every_key_of_a_job_stands_in_the_shipped_job() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
     let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
-    let files = ["nightly.toml", "recommend.toml", "votes.toml", "top_categories.toml", "bench.toml"];
+    let files =
+        ["nightly.toml", "recommend.toml", "deliver.toml", "votes.toml", "top_categories.toml", "bench.toml"];
     let text = files.map(read).concat();
     for key in pennymill::job::spec::KEYS {
         let last = key.rsplit('.').next().unwrap();

@@ -4,38 +4,16 @@
 //! Invariant: skips, and says so, only where there is no Python; their packages go into a virtual
 //! environment outside the project.
 
-use crate::support::{Scratch, say};
-use std::path::{Path, PathBuf};
+use crate::support::{Scratch, python};
+use std::path::Path;
 use std::process::Command;
 
 const SCRIPT: &str = include_str!("readers.py");
 
-/// A Python with the readers in it, made once per machine.
-fn python() -> Option<PathBuf> {
-    let works = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
-    if !works.is_ok_and(|output| output.status.success()) {
-        say("skipped: there is no Python 3 with venv");
-        return None;
-    }
-    let home =
-        std::env::var("XDG_CACHE_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"));
-    let folder = Path::new(&home.unwrap()).join("pennymill/readers-1");
-    let python = folder.join("bin/python");
-    if !folder.join("complete").exists() {
-        let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-        let packages = ["deltalake==1.6.6", "polars==2.1.0", "pyarrow"];
-        run(Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(packages));
-        std::fs::write(folder.join("complete"), "").unwrap();
-    }
-    Some(python)
-}
-
 #[test]
 fn deltalake_polars_and_plain_parquet_agree_to_the_cent() {
-    let Some(python) = python() else { return };
+    let packages = ["deltalake==1.6.6", "polars==2.1.0", "pyarrow"];
+    let Some(python) = python("readers", &packages) else { return };
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample_data");
     let scratch = Scratch::new()
         .input(&format!("logs = {:?}\nsellers = {:?}", sample.join("logs/"), sample.join("sellers.csv")))

@@ -25,6 +25,7 @@ const ROOMS: &[&str] = &[
     "attempt",
     "table_job",
     "recommend",
+    "deliver",
     "bench",
     "check",
     "run",

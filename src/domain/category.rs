@@ -24,7 +24,6 @@ pub enum CategoryKind {
 #[serde(deny_unknown_fields)]
 struct Category {
     code: String,
-    #[allow(dead_code, reason = "part of the contract; shown by readers of the file")]
     name: String,
     kind: CategoryKind,
 }
@@ -81,6 +80,11 @@ impl Categories {
     pub fn id(&self, code: &str) -> Option<CategoryId> {
         let found = self.sorted.binary_search_by(|c| c.code.as_str().cmp(code));
         found.ok().map(|rank| CategoryId(rank as u8))
+    }
+
+    /// For people.
+    pub fn name(&self, id: CategoryId) -> &str {
+        &self.sorted[usize::from(id.0)].name
     }
 
     pub fn code(&self, id: CategoryId) -> &str {

@@ -5,6 +5,7 @@
 
 pub mod alerts;
 pub mod builtin;
+pub mod contacts;
 pub mod fetch;
 pub mod layers;
 pub mod ledger;

@@ -194,7 +194,7 @@ fn manual_budgets(table: &str, categories: &Categories) -> Result<Vec<ManualBudg
     Ok(budgets)
 }
 
-fn user_id(text: &str, column: usize) -> Result<u64, Refused> {
+pub(super) fn user_id(text: &str, column: usize) -> Result<u64, Refused> {
     let id = text.parse::<u64>().ok().filter(|id| *id <= USER_ID_MAX);
     id.ok_or_else(|| Refused(column, "not a user id of 0 to 2^63 − 1".into()))
 }

@@ -5,7 +5,8 @@
 //! is of its type and range; relative paths stay as written.
 
 use super::values::{
-    AsOf, Compress, Currency, Day, Memory, Months, OneOrMore, Share, Text, Thresholds, TimeZone,
+    AsOf, Compress, Currency, Day, Memory, Months, OneOrMore, Server, Share, SmtpTls, Text, Thresholds,
+    TimeZone,
 };
 use crate::domain::month::Month;
 use crate::domain::seller::Country;
@@ -33,6 +34,7 @@ pub const KEYS: &[&str] = &[
     "input.users",
     "input.budget_template",
     "input.budget_overrides",
+    "input.contacts",
     "input.time_zone",
     "input.months",
     "input.currency",
@@ -50,6 +52,14 @@ pub const KEYS: &[&str] = &[
     "budgets.roll_over_from",
     "recommend.as_of",
     "recommend.savings",
+    "deliver.rate_per_second",
+    "deliver.attempts",
+    "deliver.timeout_seconds",
+    "deliver.age_days_max",
+    "smtp.server",
+    "smtp.tls",
+    "smtp.from",
+    "smtp.user",
     "limits.rejects_max_ratio",
     "limits.memory",
     "limits.threads",
@@ -68,6 +78,7 @@ pub const KEYS: &[&str] = &[
 pub enum JobKind {
     Spending,
     Recommend,
+    Deliver,
     Votes,
     Sql,
     Bench,
@@ -79,6 +90,7 @@ impl JobKind {
         match self {
             JobKind::Spending => "spending",
             JobKind::Recommend => "recommend",
+            JobKind::Deliver => "deliver",
             JobKind::Votes => "votes",
             JobKind::Sql => "sql",
             JobKind::Bench => "bench",
@@ -106,6 +118,10 @@ pub struct Spec {
     /// Jobs of these kinds leave no manifest that would have to say it.
     #[serde(default, skip_serializing)]
     pub recommend: Recommend,
+    #[serde(default, skip_serializing)]
+    pub deliver: Deliver,
+    #[serde(default, skip_serializing)]
+    pub smtp: Smtp,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default, skip_serializing)]
@@ -131,6 +147,8 @@ pub struct Input {
     pub users: Option<String>,
     pub budget_template: Option<String>,
     pub budget_overrides: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contacts: Option<String>,
     pub time_zone: Text<TimeZone>,
     pub months: Text<Months>,
     pub currency: Text<Currency>,
@@ -162,6 +180,36 @@ impl Default for Recommend {
     fn default() -> Recommend {
         Recommend { as_of: None, savings: Share(100_000) }
     }
+}
+
+/// How messages are sent.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Deliver {
+    /// Attempts that begin in a second, over all channels.
+    pub rate_per_second: f64,
+    /// Of one message in a run.
+    pub attempts: u32,
+    /// For one attempt.
+    pub timeout_seconds: u32,
+    /// What was said longer ago is a dead letter.
+    pub age_days_max: u32,
+}
+
+impl Default for Deliver {
+    fn default() -> Deliver {
+        Deliver { rate_per_second: 50.0, attempts: 5, timeout_seconds: 10, age_days_max: 7 }
+    }
+}
+
+/// The mail server. The password is in the environment.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Smtp {
+    pub server: Option<Text<Server>>,
+    pub tls: SmtpTls,
+    pub from: Option<String>,
+    pub user: Option<String>,
 }
 
 /// When choices of single users speak for everybody.
@@ -277,6 +325,8 @@ impl Spec {
             alerts: Alerts::default(),
             budgets: BudgetRules::default(),
             recommend: Recommend::default(),
+            deliver: Deliver::default(),
+            smtp: Smtp::default(),
             limits: Limits::default(),
             bench: Bench::default(),
             folder: PathBuf::new(),
@@ -335,11 +385,20 @@ impl Spec {
         if self.alerts.pace_from_day.is_some_and(|day| !(1..=31).contains(&day)) {
             return unfit("`alerts.pace_from_day` must be a day of a month, 1 to 31");
         }
+        let deliver = &self.deliver;
+        let rates = 0.001..=100_000.0;
+        if !rates.contains(&deliver.rate_per_second) || deliver.attempts == 0 || deliver.timeout_seconds == 0
+        {
+            return unfit(
+                "`deliver.rate_per_second`, `.attempts` and `.timeout_seconds` must be more than 0",
+            );
+        }
         match self.kind {
             JobKind::Bench if self.bench.runs == 0 => unfit("`bench.runs` must be at least 1"),
             JobKind::Bench => Ok(self),
             _ if self.output.lake.is_empty() => needs("`output.lake`"),
             JobKind::Spending if self.input.logs.is_none() => needs("`input.logs`"),
+            JobKind::Deliver if self.input.contacts.is_none() => needs("`input.contacts`"),
             JobKind::Votes if self.input.category_overrides.is_none() => needs("`input.category_overrides`"),
             JobKind::Sql if self.query.is_none() => needs("`query`, an SQL file beside it"),
             _ => Ok(self),

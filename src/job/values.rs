@@ -291,6 +291,48 @@ impl std::str::FromStr for AsOf {
     }
 }
 
+/// A host, and perhaps a port: `mail.example.com:587`.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub host: String,
+    pub port: Option<u16>,
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+impl std::str::FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Server, String> {
+        let refuse = || format!("`{text}` is not a server, such as mail.example.com:587");
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().map_err(|_| refuse())?)),
+            None => (text, None),
+        };
+        let is_host = !host.is_empty() && !host.contains(['/', '@', ':', ' ']);
+        is_host.then(|| Server { host: host.to_string(), port }).ok_or_else(refuse)
+    }
+}
+
+/// How the connection to a mail server is encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// From the first command on that the server knows of it; without it nothing is sent.
+    #[default]
+    Starttls,
+    /// From the first byte on.
+    Implicit,
+    None,
+}
+
 /// How generated logs are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

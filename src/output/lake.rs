@@ -5,6 +5,7 @@
 //! up to it from the manifests of its commits, by whichever run comes next.
 
 use super::commit::{CommitInfo, Outcome};
+use super::deliveries::{DEAD_LETTERS, DELIVERIES};
 use super::manifest::{FileRecord, Manifest, PartRecord};
 use super::part::sha256;
 use super::table::Table;
@@ -101,12 +102,13 @@ impl Lake {
     }
 
     /// Locks a local lake, out of politeness: the commit is safe without it.
-    pub fn lock(&self) -> Result<Lock> {
+    /// `name` is that of what is locked: publishing and delivering do not wait for each other.
+    pub fn lock(&self, name: &str) -> Result<Lock> {
         let Ok(folder) = self.place.url.to_file_path() else { return Ok(Lock(None)) };
         let at = |e: std::io::Error| Error::from(e).at(&self.place.shown);
         let folder = folder.join("_runs");
         std::fs::create_dir_all(&folder).map_err(at)?;
-        let file = File::options().create(true).append(true).open(folder.join("_lock")).map_err(at)?;
+        let file = File::options().create(true).append(true).open(folder.join(name)).map_err(at)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(Some(file))),
             Err(std::fs::TryLockError::WouldBlock) => {
@@ -167,10 +169,20 @@ impl Lake {
 
     /// Errors when a job that replaces a table asks for one that is not its own.
     pub fn free_for_jobs(&self, name: &str) -> Result<()> {
-        match [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, REJECTS, RAW_TRANSACTIONS].contains(&name) {
+        match [
+            MONTHLY_SPENDING,
+            BUDGET_ALERTS,
+            TRANSACTIONS,
+            REJECTS,
+            RAW_TRANSACTIONS,
+            DELIVERIES,
+            DEAD_LETTERS,
+        ]
+        .contains(&name)
+        {
             false => Ok(()),
             true => {
-                let error = Error::unfit(format!("`{name}` is a table of the spending job"));
+                let error = Error::unfit(format!("`{name}` is a table of the program's own"));
                 Err(error.advise("give the job another name, or another output.table"))
             }
         }

@@ -7,6 +7,7 @@
 pub mod alerts;
 pub mod commit;
 pub mod crowd;
+pub mod deliveries;
 pub mod lake;
 pub mod manifest;
 pub mod monthly;

@@ -3,6 +3,7 @@
 //! In: logs and tables as text. Out: exit codes, reports, published rows.
 //! Invariant: nothing outside the test's own folder is written.
 
+pub mod receiver;
 pub mod s3_server;
 
 use pennymill::domain::category::Categories;
@@ -162,6 +163,28 @@ pub fn part_bytes(lake: &Path, table: &str) -> Vec<(String, Vec<u8>)> {
 pub fn say(text: &str) {
     use std::io::Write;
     std::io::stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
+}
+
+/// A Python with these packages in it, made once per machine, outside the project.
+pub fn python(name: &str, packages: &[&str]) -> Option<PathBuf> {
+    let works = Command::new("python3").args(["-c", "import venv, ensurepip"]).output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        say("skipped: there is no Python 3 with venv");
+        return None;
+    }
+    let home =
+        std::env::var("XDG_CACHE_HOME").or_else(|_| std::env::var("HOME").map(|home| home + "/.cache"));
+    let folder = Path::new(&home.unwrap()).join(format!("pennymill/{name}-1"));
+    let python = folder.join("bin/python");
+    if !folder.join("complete").exists() {
+        let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(packages));
+        std::fs::write(folder.join("complete"), "").unwrap();
+    }
+    Some(python)
 }
 
 /// Where real data lies, if it does. Tests that need it say so and pass without it.

@@ -1,0 +1,340 @@
+//! Alerts on their way to receivers that fail, stall, refuse and forget to answer.
+//!
+//! In: a lake with alerts, an HTTP receiver, a mail server, an object store. Out: pass or fail.
+//! Invariant: whatever happens, every alert arrives, in order, and repeats come under their id.
+
+use crate::support::receiver::{Behaviour, Requests, receive};
+use crate::support::{Numbers, Said, Scratch, python, say};
+use base64::Engine;
+use hmac::{Hmac, Mac};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const SECRET: &str = "whsec_Y2FuYXJ5LXNlY3JldC1vZi0yNC1ieXRlcyE=";
+
+/// A lake in which each of these users is told that dining is approached, and then exceeded, by two
+/// runs.
+fn alerted(users: u64) -> Scratch {
+    let mut budgets = "user_id,category,amount\n".to_string();
+    let (mut first, mut second) = (String::new(), String::new());
+    for user in 1..=users {
+        budgets += &format!("{user},dining,100.00\n");
+        first += &format!("{user}\t2025-01-03T10:00:00Z\tCafe\t85.00\n");
+        second += &format!("{user}\t2025-01-04T10:00:00Z\tCafe\t35.00\n");
+    }
+    let scratch = Scratch::new()
+        .table("sellers.csv", "seller,category\nCafe,dining\n")
+        .table("budget_overrides.csv", &budgets)
+        .environment("PENNYMILL_WEBHOOK_SECRET", SECRET);
+    for (name, log) in [("logs/a.tsv", first), ("logs/b.tsv", second)] {
+        scratch.write(name, log);
+        assert_eq!(scratch.run(&[]).code, 0);
+    }
+    scratch
+}
+
+fn job(scratch: &Scratch, contacts: &str, more: &str) -> String {
+    scratch.write("contacts.csv", format!("user_id,channel,address\n{contacts}"));
+    let (contacts, lake) = (scratch.path("contacts.csv"), scratch.lake());
+    let job = format!(
+        "name = \"deliver\"\nkind = \"deliver\"\n[input]\ncontacts = {contacts:?}\n[output]\nlake = {lake:?}\n{more}"
+    );
+    scratch.write("deliver.toml", job);
+    scratch.path("deliver.toml").to_str().unwrap().to_string()
+}
+
+fn deliver(scratch: &Scratch, job: &str) -> Said {
+    scratch.pennymill(&["run", job, "--report", "json"])
+}
+
+fn select(scratch: &Scratch, sql: &str) -> Vec<String> {
+    let lake = scratch.lake();
+    let said = scratch.pennymill(&["query", "--lake", lake.to_str().unwrap(), sql, "--format", "csv"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    said.stdout.lines().skip(1).map(String::from).collect()
+}
+
+/// Every alert arrived under one id, and its user's alerts in their order. Out: how many repeats.
+fn check(requests: &Requests, users: u64) -> usize {
+    let requests = requests.lock().unwrap();
+    let (mut ids, mut sequences) =
+        (BTreeMap::<String, BTreeSet<String>>::new(), BTreeMap::<u64, Vec<u64>>::new());
+    for request in requests.iter() {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        let id = &request.headers["webhook-id"];
+        let signed = format!("{id}.{}.{}", request.headers["webhook-timestamp"], request.body);
+        let key = base64::prelude::BASE64_STANDARD.decode(SECRET.strip_prefix("whsec_").unwrap()).unwrap();
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+        mac.update(signed.as_bytes());
+        let signature = base64::prelude::BASE64_STANDARD.encode(mac.finalize().into_bytes());
+        assert_eq!(request.headers["webhook-signature"], format!("v1,{signature}"));
+        assert_eq!(&request.headers["idempotency-key"], id);
+        let alert = body["data"]["alert_id"].as_str().unwrap().to_string();
+        ids.entry(alert).or_default().insert(id.clone());
+        if request.did == Behaviour::Answer(200, None) {
+            let user = body["data"]["user_id"].as_u64().unwrap();
+            sequences.entry(user).or_default().push(body["data"]["sequence"].as_u64().unwrap());
+        }
+    }
+    assert_eq!(ids.len() as u64, 2 * users);
+    assert!(ids.values().all(|ids| ids.len() == 1));
+    assert_eq!(sequences.len() as u64, users);
+    for (user, mut sequence) in sequences {
+        sequence.dedup();
+        assert!(sequence.is_sorted() && sequence.last() == Some(&2), "user {user}: {sequence:?}");
+    }
+    requests.len() - ids.len()
+}
+
+#[test]
+fn alerts_arrive_in_order_at_a_receiver_that_fails() {
+    const USERS: u64 = 30;
+    let scratch = alerted(USERS);
+    let numbers = std::sync::Mutex::new(Numbers(11));
+    let (address, requests) = receive(move |_| {
+        let ways = [
+            Behaviour::Answer(200, None),
+            Behaviour::Answer(200, None),
+            Behaviour::Answer(200, None),
+            Behaviour::Answer(200, None),
+            Behaviour::Answer(500, None),
+            Behaviour::Answer(429, Some(0)),
+            Behaviour::Answer(503, Some(3600)),
+            Behaviour::HangUp,
+            Behaviour::Stall(1500),
+        ];
+        *numbers.lock().unwrap().one_of(&ways)
+    });
+    let job = job(
+        &scratch,
+        &format!("*,webhook,{address}/canary-path\n"),
+        "[deliver]\nattempts = 2\ntimeout_seconds = 1\nrate_per_second = 500\n",
+    );
+    let mut runs = 0;
+    loop {
+        let said = deliver(&scratch, &job);
+        assert!(!said.stderr.contains("canary") && !said.stdout.contains("canary"), "{}", said.stderr);
+        runs += 1;
+        if said.code == 0 {
+            break;
+        }
+        assert!(said.code == 75 && runs < 100, "{}: {}", said.code, said.stderr);
+    }
+    let repeats = check(&requests, USERS);
+    say(&format!("{} alerts in {runs} runs, {repeats} repeats", 2 * USERS));
+    let settled =
+        "select count(*), count(distinct message_id), sum(alerts) from deliveries where status = 'delivered'";
+    assert_eq!(select(&scratch, settled), ["60,60,60"]);
+    let before = requests.lock().unwrap().len();
+    let said = deliver(&scratch, &job);
+    assert_eq!((said.code, &said.json()["outcome"]), (0, &"nothing_to_do".into()));
+    assert_eq!(requests.lock().unwrap().len(), before, "what was delivered is not sent again");
+}
+
+#[test]
+fn a_delivery_that_is_killed_goes_on_where_it_was() {
+    const USERS: u64 = 1200;
+    let scratch = alerted(USERS);
+    let (address, requests) = receive(|_| Behaviour::Answer(200, None));
+    let job = job(&scratch, &format!("*,webhook,{address}\n"), "[deliver]\nrate_per_second = 3000\n");
+    let mut numbers = Numbers(3);
+    for _ in 0..8 {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_pennymill"))
+            .args(["run", &job])
+            .env("PENNYMILL_WEBHOOK_SECRET", SECRET)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(50 + numbers.below(500) as u64));
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let said = deliver(&scratch, &job);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let repeats = check(&requests, USERS);
+    say(&format!("{} alerts, {repeats} repeats after 8 kills", 2 * USERS));
+    assert_eq!(
+        select(&scratch, "select count(*), count(distinct message_id) from deliveries"),
+        ["2400,2400"]
+    );
+}
+
+#[test]
+fn what_will_never_be_taken_is_a_dead_letter() {
+    let scratch = alerted(3);
+    let (address, requests) = receive(|_| Behaviour::Answer(410, None));
+    let contacts = format!("1,webhook,{address}\n2,webhook,ftp://canary.example\n");
+    let job = job(&scratch, &contacts, "");
+    let said = deliver(&scratch, &job);
+    assert_eq!(said.code, 3, "{}", said.stderr);
+    let counts = serde_json::json!({"delivered": 0, "deferred": 0, "dead": 4, "without_contact": 2});
+    assert_eq!(said.json()["deliveries"], counts);
+    assert_eq!(requests.lock().unwrap().len(), 2);
+    let table = scratch.path("contacts.csv");
+    let dead = select(&scratch, "select user_id, reason, attempts from dead_letters order by 1, 2");
+    let (gone, bad) = (
+        format!("1,{}:2: answered 410,1", table.display()),
+        format!("2,{}:3: not a URL of http or https,1", table.display()),
+    );
+    assert_eq!(dead, [gone.clone(), gone, bad.clone(), bad]);
+    assert_eq!(deliver(&scratch, &job).code, 0, "dead letters stay dead");
+    assert_eq!(requests.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_older_than_the_job_allows_is_a_dead_letter() {
+    let scratch = alerted(1);
+    let (address, requests) = receive(|_| Behaviour::Answer(200, None));
+    std::thread::sleep(Duration::from_millis(1100));
+    let job = job(&scratch, &format!("1,webhook,{address}\n"), "[deliver]\nage_days_max = 0\n");
+    assert_eq!(deliver(&scratch, &job).code, 3);
+    assert_eq!(requests.lock().unwrap().len(), 0);
+    let reasons = select(&scratch, "select count(*) from dead_letters where reason like '%age_days_max%'");
+    assert_eq!(reasons, ["2"]);
+}
+
+#[test]
+fn files_are_written_once_and_plans_mask_addresses() {
+    let scratch = alerted(3);
+    let spool = scratch.path("spool");
+    let contacts = format!(
+        "*,file,{}\n3,file,{}\n2,smtp,ann@example.com\n",
+        spool.display(),
+        scratch.path("own").display()
+    );
+    let smtp = "[smtp]\nserver = \"localhost\"\nfrom = \"budgets@example.com\"\ntls = \"none\"\n";
+    let with_mail = job(&scratch, &contacts, smtp);
+    let plan = scratch.pennymill(&["run", &with_mail, "--dry-run"]);
+    assert_eq!(plan.code, 0, "{}", plan.stderr);
+    assert!(plan.stdout.contains("smtp     a***@example.com for user 2: 1 of 2025-01"), "{}", plan.stdout);
+    assert!(
+        plan.stdout.contains("6 messages; 0 alerts") && !plan.stdout.contains("spool"),
+        "{}",
+        plan.stdout
+    );
+    assert!(!scratch.path("lake/deliveries").exists());
+    let files_only = job(&scratch, contacts.lines().take(2).collect::<Vec<_>>().join("\n").as_str(), "");
+    for _ in 0..2 {
+        let said = deliver(&scratch, &files_only);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    let lines = |folder: &str| -> Vec<Value> {
+        let mut files: Vec<_> =
+            std::fs::read_dir(scratch.path(folder)).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let said = |folder| -> Vec<(u64, u64)> {
+        let lines = lines(folder);
+        lines.iter().map(|l| (l["user_id"].as_u64().unwrap(), l["sequence"].as_u64().unwrap())).collect()
+    };
+    assert_eq!(said("spool"), [(1, 1), (2, 1), (1, 2), (2, 2)]);
+    assert_eq!(said("own"), [(3, 1), (3, 2)]);
+    assert_eq!(lines("own")[1]["spent"], "120.00");
+}
+
+#[test]
+fn wrong_contacts_and_missing_secrets_are_said() {
+    let scratch = alerted(1).environment("PENNYMILL_WEBHOOK_SECRET", "canary");
+    for (contacts, code, what) in [
+        ("1,pigeon,canary\n", 65, "contacts.csv:2: column `channel`: not a channel"),
+        ("x,smtp,canary\n", 65, "contacts.csv:2: column `user_id`"),
+        ("1,smtp,\n", 65, "contacts.csv:2: column `address`: empty"),
+        ("1,smtp,canary@example.com\n", 78, "`smtp.server` is not set"),
+        ("1,webhook,http://canary\n", 78, "PENNYMILL_WEBHOOK_SECRET is not a secret"),
+    ] {
+        let job = job(&scratch, contacts, "");
+        let said = deliver(&scratch, &job);
+        assert_eq!((said.code, said.stderr.lines().count()), (code, 1), "{}", said.stderr);
+        assert!(said.stderr.contains(what) && !said.stderr.contains("canary"), "{}", said.stderr);
+        let check = scratch.pennymill(&["check", &job]);
+        assert_eq!((check.code, check.stderr), (code, said.stderr), "check says what a run would say");
+    }
+}
+
+/// `aiosmtpd`, which keeps every mail in a folder. It takes none for `full@example.com` at first, and
+/// never one for `gone@example.com`.
+const MAIL_SERVER: &str = r#"
+import sys, time
+from aiosmtpd.controller import Controller
+
+class Handler:
+    asked = set()
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address.startswith("gone"):
+            return "550 5.1.1 canary-address " + address
+        if address.startswith("full") and address not in self.asked:
+            self.asked.add(address)
+            return "452 4.2.2 canary-address " + address
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+    async def handle_DATA(self, server, session, envelope):
+        self.count = getattr(self, "count", 0) + 1
+        with open(f"{sys.argv[1]}/{self.count}.eml", "wb") as file:
+            file.write(envelope.rcpt_tos[0].encode() + b"\n" + envelope.content)
+        return "250 OK"
+
+import socket
+free = socket.socket(); free.bind(("127.0.0.1", 0)); port = free.getsockname()[1]; free.close()
+Controller(Handler(), hostname="127.0.0.1", port=port).start()
+print(port, flush=True)
+time.sleep(600)
+"#;
+
+#[test]
+fn a_digest_arrives_by_mail() {
+    let Some(python) = python("mail", &["aiosmtpd==1.4.6"]) else { return };
+    let scratch = alerted(4);
+    std::fs::create_dir(scratch.path("mails")).unwrap();
+    let mut server = Command::new(python)
+        .args(["-c", MAIL_SERVER])
+        .arg(scratch.path("mails"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut port = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut port)
+        .unwrap();
+    let contacts =
+        "1,smtp,ann@example.com\n2,smtp,full@example.com\n3,smtp,gone@example.com\n4,smtp,no address\n";
+    let smtp = format!(
+        "[smtp]\nserver = \"127.0.0.1:{}\"\ntls = \"none\"\nfrom = \"Budgets <budgets@pennymill.example>\"\n",
+        port.trim()
+    );
+    let plain = job(&scratch, contacts, &smtp);
+    let said = deliver(&scratch, &plain);
+    let other = alerted(1);
+    let encrypted = job(&other, "1,smtp,other@example.com\n", &smtp.replace("\"none\"", "\"starttls\""));
+    let encrypted = deliver(&other, &encrypted);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(said.code, 3, "{}", said.stderr);
+    let counts = serde_json::json!({"delivered": 4, "deferred": 0, "dead": 4, "without_contact": 0});
+    assert_eq!(said.json()["deliveries"], counts);
+    assert!(!said.stderr.contains("example.com"), "{}", said.stderr);
+    let mut mails: Vec<String> = std::fs::read_dir(scratch.path("mails"))
+        .unwrap()
+        .map(|mail| std::fs::read_to_string(mail.unwrap().path()).unwrap())
+        .filter(|mail| mail.starts_with("ann@example.com"))
+        .collect();
+    mails.sort_by_key(|mail| mail.contains("exceeded"));
+    assert_eq!(mails.len(), 2, "one for each run");
+    for words in [
+        "Subject: Your budgets for 2025-01: 1 exceeded",
+        "From: Budgets <budgets@pennymill.example>",
+        "@pennymill.example>",
+        "Dining: 120.00 of 100.00 (which you set), above the budget",
+        "text/html",
+    ] {
+        assert!(mails[1].contains(words), "{words}: {}", mails[1]);
+    }
+    let dead = select(&scratch, "select user_id, reason from dead_letters order by 1");
+    assert!(dead[0].ends_with("answered 550") && dead[3].ends_with("not a mail address"), "{dead:?}");
+    assert!(!dead.concat().contains("canary"));
+    assert_eq!(encrypted.code, 78, "the server knows no encryption: {}", encrypted.stderr);
+    assert_eq!(std::fs::read_dir(scratch.path("mails")).unwrap().count(), 4);
+}
