@@ -100,7 +100,8 @@ struct Closing {
     parts: Vec<MonthPart>,
     replaced: Vec<PartFile>,
     reduced: Reduced,
-    said: Said,
+    /// The months that this is about.
+    touched: Vec<Month>,
 }
 
 impl Attempt<'_> {
@@ -119,14 +120,20 @@ impl Attempt<'_> {
         let since = Instant::now();
         self.progress.begin("reduce");
         let closing = self.close(wish, &read, &rules)?;
+        verify(&read, &closing)?;
         report.seconds.reduce += since.elapsed().as_secs_f64();
         let since = Instant::now();
+        self.progress.begin("alerts");
+        // What is said follows from what is right.
+        let said = self.say(wish, &read, &closing)?;
+        report.seconds.alerts += since.elapsed().as_secs_f64();
+        let since = Instant::now();
         self.progress.begin("publish");
-        let manifest = self.write_records(wish, &read, &closing)?;
+        let manifest = self.write_records(wish, &read, &closing, &said)?;
         let committed = self.commit(&closing, &manifest)?;
         report.seconds.publish += since.elapsed().as_secs_f64();
         let commit::Outcome::Committed { version } = committed else { return Ok(Ended::Lost) };
-        fill(report, &read, &closing, manifest, version);
+        fill(report, &read, &said, manifest, version);
         Ok(Ended::Published)
     }
 
@@ -202,7 +209,7 @@ impl Attempt<'_> {
         held
     }
 
-    /// Reduces into the parts of the touched months, and says what is due of them.
+    /// Reduces into the parts of the touched months.
     fn close(&self, wish: &Wish, read: &Read, rules: &MapRules) -> Result<Closing> {
         let touched: Vec<Month> = match wish {
             Wish::Count(_) => read.sum.by_month.keys().copied().collect(),
@@ -218,11 +225,7 @@ impl Attempt<'_> {
             key: rules.key,
         };
         let (reduced, parts) = self.reduce_and_write(read, &openings, rules, &writer)?;
-        let closing = Closing { parts, replaced, reduced, said: Said::default() };
-        // What is said follows from what is right.
-        verify(read, &closing)?;
-        let said = self.say(wish, &touched, read, &closing.parts)?;
-        Ok(Closing { said, ..closing })
+        Ok(Closing { parts, replaced, reduced, touched })
     }
 
     /// A month as it is published; a month that is rebuilt starts from nothing.
@@ -261,7 +264,7 @@ impl Attempt<'_> {
     }
 
     /// Writes alerts, rejects and the ledger; what the manifest says of them.
-    fn write_records(&self, wish: &Wish, read: &Read, closing: &Closing) -> Result<Manifest> {
+    fn write_records(&self, wish: &Wish, read: &Read, closing: &Closing, said: &Said) -> Result<Manifest> {
         let run_id = &read.run_id;
         let ledger = self.next_ledger(wish, read)?;
         let rejects: Vec<(&str, &[_])> =
@@ -285,20 +288,14 @@ impl Attempt<'_> {
             inputs: inputs(read),
             months,
             monthly_spending: closing.parts.iter().map(|p| PartRecord::new(p.month, &p.written)).collect(),
-            budget_alerts: closing
-                .said
-                .written
-                .parts
-                .iter()
-                .map(|(m, part)| PartRecord::new(*m, part))
-                .collect(),
+            budget_alerts: said.written.parts.iter().map(|(m, part)| PartRecord::new(*m, part)).collect(),
             transactions: read.transactions.iter().map(|(m, part)| PartRecord::new(*m, part)).collect(),
             ledger: record("ledger.parquet", ledger.to_parquet()?, ledger.entries.len() as u64)?,
             rejects: match publish_rejects {
                 true => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
                 false => None,
             },
-            alert_files: closing.said.written.files.clone(),
+            alert_files: said.written.files.clone(),
         })
     }
 

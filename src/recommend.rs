@@ -22,7 +22,6 @@ use crate::job::values::Day;
 use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::commit::{CommitInfo, Outcome};
 use crate::output::lake::{APPLICATION, Head, Lake, MONTHLY_SPENDING};
-use crate::output::part::WrittenPart;
 use crate::output::recommendations;
 use crate::report::{Report, RunOutcome, backtest_json, backtest_text, peak_memory_bytes};
 use crate::schema;
@@ -205,7 +204,7 @@ fn replace(lake: &Lake, spec: &Spec, recommending: &Recommending, report: &mut R
             recommendations::write(&place, &run_id, month, sequence, &rows, recommending.categories)
         };
         let written = of_all(spec, shares_of(recommending.window.iter()), &write)?;
-        let add: Vec<PartFile> = written.into_iter().flatten().map(|part| file(month, part)).collect();
+        let add: Vec<PartFile> = written.into_iter().flatten().map(|part| part.file(Some(month))).collect();
         report.seconds.reduce = since.elapsed().as_secs_f64();
         let mut remove = table.files()?;
         remove.retain(|part| part.month == Some(month));
@@ -226,14 +225,4 @@ fn replace(lake: &Lake, spec: &Spec, recommending: &Recommending, report: &mut R
     }
     let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
     Err(Error::new(Kind::Temporary, what).at(&name).advise("run again"))
-}
-
-fn file(month: Month, written: WrittenPart) -> PartFile {
-    PartFile {
-        path: written.path,
-        size_bytes: written.size_bytes,
-        rows: written.rows,
-        month: Some(month),
-        stats: Some(written.stats),
-    }
 }

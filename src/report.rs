@@ -109,6 +109,7 @@ pub struct Seconds {
     pub plan: f64,
     pub map: f64,
     pub reduce: f64,
+    pub alerts: f64,
     pub publish: f64,
     pub total: f64,
 }
@@ -218,8 +219,9 @@ impl Report {
         let seconds = &self.seconds;
         write!(page, "  time       {:.2} s", seconds.total)?;
         if self.outcome == RunOutcome::Published {
-            let Seconds { plan, map, reduce, publish, .. } = seconds;
-            write!(page, " (plan {plan:.2}, map {map:.2}, reduce {reduce:.2}, publish {publish:.2})")?;
+            let Seconds { plan, map, reduce, alerts, publish, .. } = seconds;
+            write!(page, " (plan {plan:.2}, map {map:.2}, reduce {reduce:.2}, alerts {alerts:.2}, ")?;
+            write!(page, "publish {publish:.2})")?;
             write!(page, ", peak memory {} MiB", self.peak_memory_bytes >> 20)?;
         }
         writeln!(page)

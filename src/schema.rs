@@ -141,26 +141,22 @@ pub fn budget_recommendations() -> SchemaRef {
 }
 
 pub fn deliveries() -> SchemaRef {
-    table([
-        required("message_id", DataType::Utf8),
-        required("channel", DataType::Utf8),
-        optional("user_id", DataType::Int64),
-        required("alerts_run_id", DataType::Utf8),
-        required("alerts", DataType::Int64),
-        required("status", DataType::Utf8),
-        required("attempts", DataType::Int64),
-        required("settled_at", instant()),
-    ])
+    settled_messages("status")
 }
 
 pub fn dead_letters() -> SchemaRef {
+    settled_messages("reason")
+}
+
+/// A message that nobody has to send any more, and what became of it.
+fn settled_messages(outcome: &str) -> SchemaRef {
     table([
         required("message_id", DataType::Utf8),
         required("channel", DataType::Utf8),
         optional("user_id", DataType::Int64),
         required("alerts_run_id", DataType::Utf8),
         required("alerts", DataType::Int64),
-        required("reason", DataType::Utf8),
+        required(outcome, DataType::Utf8),
         required("attempts", DataType::Int64),
         required("settled_at", instant()),
     ])

@@ -4,7 +4,6 @@
 //! its table. Invariant: a reader sees the table as it was or as the job says, never half.
 
 use crate::error::{Error, Kind, Result};
-use crate::input::published::PartFile;
 use crate::input::reference;
 use crate::job::spec::{JobKind, Spec};
 use crate::kernel::{self, votes::VoteRules};
@@ -71,20 +70,15 @@ fn replace(
         let place = lake.place.child(name);
         let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;
         part::read_back(&place.child(&written.path), &written)?;
-        let add = PartFile {
-            path: written.path,
-            size_bytes: written.size_bytes,
-            rows,
-            month: None,
-            stats: Some(written.stats),
-        };
         let info = CommitInfo {
             run_id: run_id.clone(),
             application: APPLICATION.to_string(),
             application_version: table.version() as i64 + 1,
             metadata: BTreeMap::new(),
         };
-        if let Outcome::Committed { version } = wait(table.commit(&[add], &table.files()?, &info))? {
+        if let Outcome::Committed { version } =
+            wait(table.commit(&[written.file(None)], &table.files()?, &info))?
+        {
             (report.run_id, report.outcome) = (run_id, RunOutcome::Published);
             report.table_version = version;
             report.published_table = Some((name.to_string(), rows));

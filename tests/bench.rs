@@ -7,7 +7,7 @@ use crate::support::{Said, Scratch};
 use serde_json::Value;
 use std::path::Path;
 
-const STAGES: [&str; 5] = ["plan", "map", "reduce", "publish", "total"];
+const STAGES: [&str; 6] = ["plan", "map", "reduce", "alerts", "publish", "total"];
 
 /// The shipped job, over few rows.
 fn bench(scratch: &Scratch, more: &[&str]) -> Said {

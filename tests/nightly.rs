@@ -80,7 +80,7 @@ fn the_report_has_the_keys_that_scripts_rely_on() {
         ("/months/0", "month rows users groups net_cents"),
         ("/categorized", "override rule alias dictionary crowd keyword none"),
         ("/alerts", "approaching exceeded pace cleared corrected"),
-        ("/seconds", "plan map reduce publish total"),
+        ("/seconds", "plan map reduce alerts publish total"),
     ] {
         let object = report.pointer(path).unwrap().as_object().unwrap();
         for key in keys.split(' ') {

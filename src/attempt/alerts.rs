@@ -5,7 +5,7 @@
 //! Invariant: new alerts are for one month only, and never from a rebuild; of all other months that
 //! were touched, what was said wrongly is corrected.
 
-use super::{Attempt, Read, Wish};
+use super::{Attempt, Closing, Read, Wish};
 use crate::domain::alert::{AlertEvent, AlertLevel, AlertRecord, AlertRule, Pace};
 use crate::domain::month::{Month, days_in_month};
 use crate::engine::alerting::Alerting;
@@ -21,7 +21,6 @@ use crate::output::monthly::MonthPart;
 use crate::report::AlertCounts;
 
 /// What was said, and for which month something new could be.
-#[derive(Default)]
 pub(super) struct Said {
     pub written: WrittenAlerts,
     pub counts: AlertCounts,
@@ -29,13 +28,8 @@ pub(super) struct Said {
 }
 
 impl Attempt<'_> {
-    pub(super) fn say(
-        &self,
-        wish: &Wish,
-        touched: &[Month],
-        read: &Read,
-        parts: &[MonthPart],
-    ) -> Result<Said> {
+    pub(super) fn say(&self, wish: &Wish, read: &Read, closing: &Closing) -> Result<Said> {
+        let Closing { parts, touched, .. } = closing;
         let as_of = self.alert_month(wish, touched);
         let before = self.lake.table(BUDGET_ALERTS)?.map_or(Ok(Vec::new()), |table| table.files())?;
         let mut writer = AlertWriter::new(&self.lake.place, &read.run_id, &self.reference.categories);

@@ -3,7 +3,8 @@
 //! In: what was read, and what was written and read back. Out: their records.
 //! Invariant: the ledger, the manifest and the report say the same of the same object and month.
 
-use super::{Closing, Read};
+use super::Read;
+use super::alerts::Said;
 use crate::domain::month::Month;
 use crate::error::{Error, Result};
 use crate::input::ledger::{Entry, MonthEntry, Status};
@@ -73,7 +74,7 @@ pub(super) fn months(parts: &[MonthPart]) -> Result<Vec<MonthRecord>> {
     months.into_iter().map(record).collect()
 }
 
-pub(super) fn fill(report: &mut Report, read: &Read, closing: &Closing, manifest: Manifest, version: u64) {
+pub(super) fn fill(report: &mut Report, read: &Read, said: &Said, manifest: Manifest, version: u64) {
     report.run_id = read.run_id.clone();
     report.outcome = RunOutcome::Published;
     report.count(&read.sum);
@@ -81,8 +82,8 @@ pub(super) fn fill(report: &mut Report, read: &Read, closing: &Closing, manifest
     report.inputs.bytes = read.kept.iter().map(|(object, _)| object.size_bytes).sum();
     report.months = manifest.months;
     report.rebuilt_month = manifest.rebuilt_month;
-    report.alerts = closing.said.counts;
-    report.alerts_as_of = closing.said.as_of.map(|month| month.to_string());
+    report.alerts = said.counts;
+    report.alerts_as_of = said.as_of.map(|month| month.to_string());
     report.sellers = read.mapped.memo.into();
     report.spilled_bytes = read.mapped.shuffle.spilled_bytes();
     report.table_version = version;

@@ -88,10 +88,11 @@ type SecondsOf = fn(&Seconds) -> f64;
 
 /// In the order of a run. The total is more than the others together: reference tables are read
 /// between them.
-const STAGES: [(&str, SecondsOf); 5] = [
+const STAGES: [(&str, SecondsOf); 6] = [
     ("plan", |seconds| seconds.plan),
     ("map", |seconds| seconds.map),
     ("reduce", |seconds| seconds.reduce),
+    ("alerts", |seconds| seconds.alerts),
     ("publish", |seconds| seconds.publish),
     ("total", |seconds| seconds.total),
 ];

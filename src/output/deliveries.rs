@@ -104,16 +104,9 @@ impl<'a> DeliveryLedger<'a> {
         let (place, rows) = (self.lake.place.child(name), messages.len() as u64);
         let written = part::write(&place, &path, bytes, rows)?;
         part::read_back(&place.child(&path), &written)?;
-        let add = PartFile {
-            path: written.path,
-            size_bytes: written.size_bytes,
-            rows,
-            month: None,
-            stats: Some(written.stats),
-        };
         // Each part is a commit of its own: nobody else may have taken this number of this run.
         let application = format!("{SETTLED}-{}", self.run_id);
-        self.commit(name, schema, &[add], &application, self.sequence as i64)
+        self.commit(name, schema, &[written.file(None)], &application, self.sequence as i64)
     }
 
     /// Everything up to this version is settled.

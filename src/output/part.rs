@@ -3,8 +3,9 @@
 //! In: batches. Out: the object, its size, checksum and statistics.
 //! Invariant: the same batches give the same bytes; what is read back is what was written.
 
+use crate::domain::month::Month;
 use crate::error::{Error, Kind, Result};
-use crate::input::published::{Users, user_column, users_of};
+use crate::input::published::{PartFile, Users, user_column, users_of};
 use crate::output::manifest::FileRecord;
 use crate::schema;
 use crate::store::Place;
@@ -28,6 +29,14 @@ pub struct WrittenPart {
     pub sha256: String,
     /// Delta statistics as JSON.
     pub stats: String,
+}
+
+impl WrittenPart {
+    /// As a table's commit names it.
+    pub fn file(self, month: Option<Month>) -> PartFile {
+        let WrittenPart { path, size_bytes, rows, stats, .. } = self;
+        PartFile { path, size_bytes, rows, month, stats: Some(stats) }
+    }
 }
 
 /// A Delta table keeps its partition column, `month`, in paths and not in files.
