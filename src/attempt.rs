@@ -295,7 +295,7 @@ impl Attempt<'_> {
                 true => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
                 false => None,
             },
-            alert_files: said.written.files.clone(),
+            alert_files: Some(said.written.files.clone()),
         })
     }
 

@@ -12,7 +12,7 @@ use crate::kernel::categorize::Categorizer;
 use crate::output::crowd;
 use crate::output::lake::Lake;
 use crate::store::wait;
-use crate::{bench, deliver, query, table_job};
+use crate::{bench, deliver, query, recommend, table_job};
 
 /// Enough to plan a question; it is not answered.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -52,8 +52,7 @@ pub fn run(args: &JobArgs) -> Result<String> {
         ));
     }
     if spec.kind == JobKind::Recommend {
-        let categories = reference::categories(&spec.input)?;
-        let (incomes, manual) = reference::budgets(&spec.input, &categories)?.counts();
+        let (incomes, manual) = recommend::check(&spec, head.as_ref())?;
         return Ok(format!(
             "{}: fit to run\n  lake       {}: {version}\n  reference  {incomes} incomes, {manual} budgets set by users\n",
             spec.name, lake.place.shown

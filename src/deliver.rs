@@ -21,6 +21,7 @@ use crate::output::deliveries::{DeliveryLedger, Settled};
 use crate::output::lake::{BUDGET_ALERTS, Lake, MONTHLY_SPENDING};
 use crate::output::manifest::{Manifest, PartRecord};
 use crate::output::part::sha256;
+use crate::output::table::Table;
 use crate::report::{DeliveryCounts, Report, RunOutcome, grouped, peak_memory_bytes};
 use crate::store::{Place, wait};
 use mail::Mail;
@@ -28,6 +29,7 @@ use message::{Batch, Message, masked};
 use send::{Sender, Sent};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 use webhook::Webhook;
 
@@ -44,6 +46,7 @@ pub fn publish(spec: &Spec) -> Result<(Report, u8)> {
     let contacts = Contacts::read(spec.input.contacts.as_deref().unwrap_or_default())?;
     let categories = reference::categories(&spec.input)?;
     let sender = sender(spec, &contacts)?;
+    let spending = spending(&lake)?;
     lake.probe()?;
     let _lock = lake.lock("_deliver_lock")?;
     let run_id = uuid::Uuid::now_v7().to_string();
@@ -54,15 +57,21 @@ pub fn publish(spec: &Spec) -> Result<(Report, u8)> {
         categories: &categories,
         ledger: DeliveryLedger::new(&lake, run_id.clone()),
         counts: DeliveryCounts::default(),
+        failed: None,
     };
     let mut report = Report { job: spec.name.clone(), run_id, ..Report::default() };
-    delivery.deliver(&sender)?;
+    delivery.deliver(&spending, &sender)?;
     let counts = delivery.counts;
     report.outcome = if counts.messages() == 0 { RunOutcome::NothingToDo } else { RunOutcome::Published };
     report.deliveries = Some(counts);
     report.seconds.total = started.elapsed().as_secs_f64();
     report.peak_memory_bytes = peak_memory_bytes();
     let code = match counts {
+        // What is wrong with us has kept nobody else's messages.
+        _ if let Some(error) = &delivery.failed => {
+            eprintln!("pennymill: {error}");
+            error.kind.exit_code()
+        }
         DeliveryCounts { deferred: 1.., .. } => Kind::Temporary.exit_code(),
         DeliveryCounts { dead: 1.., .. } => EXIT_NEEDS_A_LOOK,
         _ => 0,
@@ -76,14 +85,22 @@ pub fn plan(spec: &Spec) -> Result<String> {
     let contacts = Contacts::read(spec.input.contacts.as_deref().unwrap_or_default())?;
     let categories = reference::categories(&spec.input)?;
     let ledger = DeliveryLedger::new(&lake, String::new());
-    let counts = DeliveryCounts::default();
-    let mut delivery =
-        Delivery { spec, lake: &lake, contacts: &contacts, categories: &categories, ledger, counts };
+    let mut delivery = Delivery {
+        spec,
+        lake: &lake,
+        contacts: &contacts,
+        categories: &categories,
+        ledger,
+        counts: DeliveryCounts::default(),
+        failed: None,
+    };
+    let spending = spending(&lake)?;
     let mut page = format!("{}: plan; nothing was sent\n", spec.name);
     let mut messages = 0;
-    for (version, manifest) in delivery.pending()? {
+    for version in delivery.pending(&spending)? {
+        let Some(manifest) = delivery.manifest(&spending, version)? else { continue };
         let settled = delivery.ledger.settled(version)?;
-        for part in &manifest.budget_alerts {
+        for part in manifest.alert_parts() {
             let records = delivery.records(part)?;
             let all = delivery.messages(part, &manifest.run_id, &records, &settled)?;
             for message in all.iter().flatten() {
@@ -110,6 +127,7 @@ pub fn plan(spec: &Spec) -> Result<String> {
 pub fn check(spec: &Spec) -> Result<String> {
     let lake = Lake::open(&spec.output.lake)?;
     let contacts = Contacts::read(spec.input.contacts.as_deref().unwrap_or_default())?;
+    reference::categories(&spec.input)?;
     sender(spec, &contacts)?;
     let [own, everybody] = contacts.counts().map(|count| grouped(count as u64));
     Ok(format!(
@@ -123,6 +141,13 @@ fn write_planned(page: &mut String, message: &Message) -> std::fmt::Result {
     let (channel, address) = (message.contact.channel.name(), masked(&message.contact));
     let (alerts, month) = (message.records.len(), message.batch.month);
     writeln!(page, "  {channel:<8} {address} for {user}: {alerts} of {month}")
+}
+
+fn spending(lake: &Lake) -> Result<Table> {
+    lake.table(MONTHLY_SPENDING)?.ok_or_else(|| {
+        let error = Error::new(Kind::NotFound, "there is no lake, or nothing was published to it");
+        error.at(&lake.place.shown)
+    })
 }
 
 fn sender(spec: &Spec, contacts: &Contacts) -> Result<Sender> {
@@ -142,18 +167,21 @@ struct Delivery<'a> {
     categories: &'a Categories,
     ledger: DeliveryLedger<'a>,
     counts: DeliveryCounts,
+    /// The first thing that is wrong with us, not with a receiver.
+    failed: Option<Error>,
 }
 
 impl<'a> Delivery<'a> {
-    fn deliver(&mut self, sender: &Sender) -> Result<()> {
+    fn deliver(&mut self, spending: &Table, sender: &Sender) -> Result<()> {
         let mut everything_before = true;
-        for (version, manifest) in self.pending()? {
+        for version in self.pending(spending)? {
+            let Some(manifest) = self.manifest(spending, version)? else { continue };
             let settled = self.ledger.settled(version)?;
             let deferred = self.counts.deferred;
-            for part in &manifest.budget_alerts {
+            for part in manifest.alert_parts() {
                 let records = self.records(part)?;
                 let messages = self.messages(part, &manifest.run_id, &records, &settled)?;
-                self.send(version, messages, sender)?;
+                self.send(version, &messages, sender)?;
             }
             everything_before &= self.counts.deferred == deferred;
             if everything_before {
@@ -163,19 +191,15 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    /// The versions whose alerts are not settled, oldest first, with their manifests.
-    fn pending(&self) -> Result<Vec<(u64, Manifest)>> {
-        let Some(spending) = self.lake.table(MONTHLY_SPENDING)? else {
-            let error = Error::new(Kind::NotFound, "there is no lake, or nothing was published to it");
-            return Err(error.at(&self.lake.place.shown));
-        };
-        let mut pending = Vec::new();
-        for version in self.ledger.settled_version()? + 1..=spending.version() {
-            let manifest = wait(self.lake.manifest(&spending, version))?;
-            pending
-                .extend(manifest.filter(|m| !m.budget_alerts.is_empty()).map(|manifest| (version, manifest)));
-        }
-        Ok(pending)
+    /// The versions that are not settled, oldest first.
+    fn pending(&self, spending: &Table) -> Result<RangeInclusive<u64>> {
+        Ok(self.ledger.settled_version()? + 1..=spending.version())
+    }
+
+    /// What the run of a version has written, if it has said anything.
+    fn manifest(&self, spending: &Table, version: u64) -> Result<Option<Manifest>> {
+        let manifest = wait(self.lake.manifest(spending, version))?;
+        Ok(manifest.filter(|manifest| !manifest.alert_parts().is_empty()))
     }
 
     /// The records of a part, held to its checksum.
@@ -186,7 +210,7 @@ impl<'a> Delivery<'a> {
             return Err(Error::unfit("it is not what was written: the lake is damaged").at(&place.shown));
         }
         let mut records = Vec::new();
-        read_records(bytes, &EVERYBODY, self.categories, |record, _| records.push(record))
+        read_records(bytes, &EVERYBODY, self.categories, |record| records.push(record))
             .map_err(|e| e.at(&place.shown))?;
         Ok(records)
     }
@@ -235,37 +259,46 @@ impl<'a> Delivery<'a> {
     }
 
     /// Sends the messages of some users at a time, and writes down what is settled.
-    fn send(&mut self, version: u64, messages: Vec<Vec<Message>>, sender: &Sender) -> Result<()> {
-        let mut rest = messages.as_slice();
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(USERS_AT_ONCE));
-            rest = later;
-            let (files, people): (Vec<_>, Vec<_>) =
-                now.iter().partition(|m| m[0].contact.channel == Channel::File);
-            let mut results: Vec<(&Message, Sent, u32)> =
-                files.into_iter().flatten().map(|message| (message, write_file(message), 1)).collect();
-            let (expired, live): (Vec<_>, Vec<_>) = people.into_iter().partition(|m| self.is_expired(&m[0]));
-            let too_old = || Sent::Refused("it is older than `deliver.age_days_max`".into());
-            results.extend(expired.into_iter().flatten().map(|message| (message, too_old(), 0)));
-            let live: Vec<&[Message]> = live.into_iter().map(Vec::as_slice).collect();
-            let sent = wait(sender.send_all(&live));
-            let sent = live.iter().zip(sent).flat_map(|(messages, sent)| messages.iter().zip(sent));
-            results.extend(sent.map(|(message, (sent, attempts))| (message, sent, attempts)));
+    fn send(&mut self, version: u64, messages: &[Vec<Message>], sender: &Sender) -> Result<()> {
+        for now in messages.chunks(USERS_AT_ONCE) {
+            let results = match self.is_expired(now[0][0].batch.run_id) {
+                true => now.iter().flatten().map(|message| (message, too_old(), 0)).collect(),
+                false => self.attempt(now, sender),
+            };
             self.write_down(version, results)?;
         }
         Ok(())
     }
 
-    /// A message that has waited for so long would only confuse.
-    fn is_expired(&self, message: &Message) -> bool {
-        let made = uuid::Uuid::parse_str(message.batch.run_id).ok().and_then(|id| id.get_timestamp());
+    /// What became of messages, and after how many attempts.
+    fn attempt<'n, 'm>(
+        &self,
+        now: &'n [Vec<Message<'m>>],
+        sender: &Sender,
+    ) -> Vec<(&'n Message<'m>, Sent, u32)> {
+        let is_file = |messages: &&Vec<Message>| messages[0].contact.channel == Channel::File;
+        let (files, people): (Vec<_>, Vec<_>) = now.iter().partition(is_file);
+        let table = self.spec.input.contacts.as_deref().unwrap_or_default();
+        let written = files.into_iter().flatten().map(|message| (message, write_file(message, table), 1));
+        let mut results: Vec<_> = written.collect();
+        let sent = wait(sender.send_all(&people));
+        for (messages, sent) in people.iter().zip(sent) {
+            let sent = messages.iter().zip(sent);
+            results.extend(sent.map(|(message, (sent, attempts))| (message, sent, attempts)));
+        }
+        results
+    }
+
+    /// What a run has said so long ago would only confuse.
+    fn is_expired(&self, run_id: &str) -> bool {
+        let made = uuid::Uuid::parse_str(run_id).ok().and_then(|id| id.get_timestamp());
         let made_seconds = made.map_or(0, |time| time.to_unix().0 as i64);
         let age_seconds = chrono::Utc::now().timestamp() - made_seconds;
         age_seconds > i64::from(self.spec.deliver.age_days_max) * 24 * 3600
     }
 
     fn write_down(&mut self, version: u64, results: Vec<(&Message, Sent, u32)>) -> Result<()> {
-        let (mut settled, mut failed) = (Vec::new(), None);
+        let mut settled = Vec::new();
         let table = self.spec.input.contacts.as_deref().unwrap_or_default();
         for (message, sent, attempts) in results {
             let reason = match sent {
@@ -277,7 +310,7 @@ impl<'a> Delivery<'a> {
                 }
                 Sent::Failed(error) => {
                     self.counts.deferred += 1;
-                    failed = failed.or(Some(error));
+                    self.failed = self.failed.take().or(Some(error));
                     continue;
                 }
             };
@@ -293,13 +326,17 @@ impl<'a> Delivery<'a> {
                 reason,
             });
         }
-        self.ledger.append(version, &settled)?;
-        failed.map_or(Ok(()), Err)
+        self.ledger.append(version, &settled)
     }
 }
 
-/// Writes the lines of many users under a name that follows from the message alone.
-fn write_file(message: &Message) -> Sent {
+fn too_old() -> Sent {
+    Sent::Refused("it is older than `deliver.age_days_max`".into())
+}
+
+/// Writes the lines of many users under a name that follows from the message alone. `table` is that
+/// of the contacts.
+fn write_file(message: &Message, table: &str) -> Sent {
     let name = format!("alerts-{}-{}.ndjson", message.batch.run_id, message.id_text());
     let written = Place::open(message.contact.address)
         .and_then(|place| place.child(&name).create(message.lines().into()));
@@ -307,9 +344,10 @@ fn write_file(message: &Message) -> Sent {
         Ok(()) => Sent::Delivered,
         Err(error) if error.kind == Kind::Temporary => Sent::Deferred,
         Err(error) if error.kind == Kind::Unfit => Sent::Refused("not a place of an object store".into()),
-        // No address in what is told: it may be somebody's.
+        // The address is somebody's, so the contact's place stands for it.
         Err(error) => {
-            Sent::Failed(Error::new(error.kind, "alerts cannot be written to a place of the contacts"))
+            let error = Error::new(error.kind, "alerts cannot be written to the place of this contact");
+            Sent::Failed(error.at(format!("{table}:{}", message.contact.line)))
         }
     }
 }

@@ -9,12 +9,11 @@ use crate::domain::month::{Month, MonthRange, days_in_month};
 use crate::domain::recommend::HISTORY_MONTHS_MAX;
 use crate::engine::active::active_users;
 use crate::engine::ahead::Ahead;
-use crate::engine::alerting::shares;
 use crate::engine::backtest::{Backtest, Score};
 use crate::engine::local::Tuning;
 use crate::engine::recommending::Recommending;
 use crate::error::{Error, Kind, Result};
-use crate::input::published::{PartFile, PublishedPart, Users};
+use crate::input::published::{PartFile, PublishedPart, Users, shares};
 use crate::input::{plan, reference};
 use crate::job::cli::ReportForm;
 use crate::job::spec::Spec;
@@ -69,26 +68,28 @@ pub fn backtest(spec: &Spec, months: MonthRange, form: ReportForm) -> Result<Str
     let head = published(&lake, spec)?;
     let categories = reference::categories(&spec.input)?;
     let budgets = reference::budgets(&spec.input, &categories)?;
-    let published: Vec<(Month, Vec<PublishedPart>)> = head
+    let is_over = complete_months(as_of(spec, &head)?).last();
+    let scored: Vec<Month> = head
         .months()
         .into_iter()
-        .filter(|month| *month <= months.last)
-        .map(|month| (month, parts(&lake, &head, month)))
+        .filter(|m| months.contains(*m) && is_over.is_some_and(|last| *m <= last))
         .collect();
-    if !published.iter().any(|(month, _)| months.contains(*month)) {
-        let error = Error::new(Kind::NotFound, format!("nothing is published for {months}"));
+    let (Some(first), Some(last)) = (scored.first().copied(), scored.last().copied()) else {
+        let error = Error::new(Kind::NotFound, format!("no month of {months} is published and over"));
         return Err(error.at(&lake.place.shown));
-    }
+    };
+    let months = MonthRange { first, last };
+    let published = head.months().into_iter().filter(|month| *month <= last);
+    let published = published.map(|month| (month, parts(&lake, &head, month))).collect();
     let backtest = Backtest {
-        months,
+        months: scored,
         published,
         budgets: &budgets,
         categories: &categories,
         savings_millionths: spec.recommend.savings.0,
     };
-    let score = of_all(spec, shares_of(backtest.published.iter().map(|(_, parts)| parts)), &|_, users| {
-        backtest.of(&users)
-    })?;
+    let begins = backtest.published.iter().flat_map(|(_, parts)| parts).map(|part| *part.users.start());
+    let score = of_all(spec, shares(begins), &|_, users| backtest.of(&users))?;
     let score = score.iter().fold(Score::default(), |sum, more| sum.plus(more));
     Ok(match form {
         ReportForm::Json => backtest_json(&spec.name, months, &score) + "\n",
@@ -116,11 +117,13 @@ fn as_of(spec: &Spec, head: &Head) -> Result<Day> {
         return Ok(day.0);
     }
     let month = head.last_month().ok_or_else(|| Error::invariant("a lake with parts has a month"))?;
-    let day = match head.ledger.last_micros(month) {
-        Some(micros) => reference::zone(spec).day_of_month(month, micros.div_euclid(1_000_000)),
-        None => days_in_month(month.year(), month.month_of_year()),
+    let Some(micros) = head.ledger.last_micros(month) else {
+        let error = Error::unfit(
+            "the lake does not know the day of its last transaction, since an earlier program counted it",
+        );
+        return Err(error.advise("name the day in `recommend.as_of`"));
     };
-    Ok(Day::of(month, day))
+    Ok(Day::of(month, reference::zone(spec).day_of_month(month, micros.div_euclid(1_000_000))))
 }
 
 /// The months that are over by the end of a day, as far back as history goes, oldest first.
@@ -149,8 +152,10 @@ fn active(spec: &Spec, head: &Head, day: Day) -> Result<Vec<u64>> {
         ));
     };
     let listing = plan::list(logs)?;
-    let window = (since, end - 1);
-    let months = [window.0, window.1].map(|micros| zone.month_index(micros.div_euclid(1_000_000)));
+    // Before the job's first month nothing is counted.
+    let first_micros = zone.first_instant_of(zone.months().first.first_day()) * 1_000_000;
+    let days = since.max(first_micros)..end;
+    let months = [days.start, end - 1].map(|micros| zone.month_index(micros.div_euclid(1_000_000)));
     let [Some(first), Some(last)] = months else {
         return Err(Error::unfit("the job's day lies outside `input.months`"));
     };
@@ -165,12 +170,16 @@ fn active(spec: &Spec, head: &Head, day: Day) -> Result<Vec<u64>> {
         objects.extend(counted.into_iter().map(|object| (object.name.clone(), object)));
     }
     let objects: Vec<_> = objects.into_values().collect();
-    active_users(&objects, &(since..end), &zone, &Tuning::of(spec))
+    active_users(&objects, &days, &zone, &Tuning::of(spec))
 }
 
-/// Shares of users along the parts of the month that has most of them.
-fn shares_of<'p>(months: impl Iterator<Item = &'p Vec<PublishedPart>>) -> Vec<Users> {
-    shares(months.max_by_key(|parts| parts.len()).map_or(&[], Vec::as_slice))
+/// So many active users at once, at most.
+const SHARE_USERS: usize = 32 * 1024;
+
+/// Shares of users that begin with the parts of the months, and hold a bounded number of active ones.
+fn shares_of(recommending: &Recommending) -> Vec<Users> {
+    let parts = recommending.window.iter().flatten().map(|part| *part.users.start());
+    shares(parts.chain(recommending.active.iter().copied().step_by(SHARE_USERS)))
 }
 
 /// Works on all shares of users, some at a time. Out: the results in the order of users.
@@ -203,7 +212,7 @@ fn replace(lake: &Lake, spec: &Spec, recommending: &Recommending, report: &mut R
             let rows = recommending.of(&users)?;
             recommendations::write(&place, &run_id, month, sequence, &rows, recommending.categories)
         };
-        let written = of_all(spec, shares_of(recommending.window.iter()), &write)?;
+        let written = of_all(spec, shares_of(recommending), &write)?;
         let add: Vec<PartFile> = written.into_iter().flatten().map(|part| part.file(Some(month))).collect();
         report.seconds.reduce = since.elapsed().as_secs_f64();
         let mut remove = table.files()?;
@@ -225,4 +234,15 @@ fn replace(lake: &Lake, spec: &Spec, recommending: &Recommending, report: &mut R
     }
     let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
     Err(Error::new(Kind::Temporary, what).at(&name).advise("run again"))
+}
+
+/// Whether a run would find what it needs. Out: how many incomes and manual budgets there are.
+pub fn check(spec: &Spec, head: Option<&Head>) -> Result<(usize, usize)> {
+    let categories = reference::categories(&spec.input)?;
+    let counts = reference::budgets(&spec.input, &categories)?.counts();
+    if let Some(head) = head.filter(|head| !head.parts.is_empty()) {
+        head.fits(spec)?;
+        active(spec, head, as_of(spec, head)?)?;
+    }
+    Ok(counts)
 }

@@ -156,6 +156,7 @@ fn a_delivery_that_is_killed_goes_on_where_it_was() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     let repeats = check(&requests, USERS);
     say(&format!("{} alerts, {repeats} repeats after 8 kills", 2 * USERS));
+    assert!(repeats > 0, "no run was killed between sending and writing down");
     assert_eq!(
         select(&scratch, "select count(*), count(distinct message_id) from deliveries"),
         ["2400,2400"]
@@ -220,6 +221,8 @@ fn files_are_written_once_and_plans_mask_addresses() {
     for _ in 0..2 {
         let said = deliver(&scratch, &files_only);
         assert_eq!(said.code, 0, "{}", said.stderr);
+        // As if the run had died before it wrote down what it had written.
+        std::fs::remove_dir_all(scratch.path("lake/deliveries")).unwrap();
     }
     let lines = |folder: &str| -> Vec<Value> {
         let mut files: Vec<_> =
@@ -235,6 +238,26 @@ fn files_are_written_once_and_plans_mask_addresses() {
     assert_eq!(said("spool"), [(1, 1), (2, 1), (1, 2), (2, 2)]);
     assert_eq!(said("own"), [(3, 1), (3, 2)]);
     assert_eq!(lines("own")[1]["spent"], "120.00");
+}
+
+#[test]
+fn a_contact_that_cannot_be_written_to_keeps_nobody_elses_alerts() {
+    let scratch = alerted(3);
+    let (address, requests) = receive(|_| Behaviour::Answer(200, None));
+    scratch.write("a-file", "");
+    let blocked = scratch.path("a-file/below");
+    let contacts = format!(
+        "1,file,{}\n2,webhook,{address}\n2,webhook,{address}\n3,webhook,{address}\n",
+        blocked.display()
+    );
+    let job = job(&scratch, &contacts, "");
+    for _ in 0..2 {
+        let said = deliver(&scratch, &job);
+        assert!(said.code == 73 && said.stderr.contains("contacts.csv:2"), "{} {}", said.code, said.stderr);
+        assert!(!said.stderr.contains("a-file"), "{}", said.stderr);
+        assert_eq!(said.json()["deliveries"]["deferred"], 2);
+    }
+    assert_eq!(requests.lock().unwrap().len(), 4, "each alert of users 2 and 3 once");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::output::lake::{BUDGET_ALERTS, MONTHLY_SPENDING};
 use crate::output::monthly::MonthPart;
 use crate::report::AlertCounts;
 
-/// What was said, and for which month something new could be.
+/// What was said, and for which month something new could be: none where nobody has a budget.
 pub(super) struct Said {
     pub written: WrittenAlerts,
     pub counts: AlertCounts,
@@ -33,19 +33,20 @@ impl Attempt<'_> {
         let as_of = self.alert_month(wish, touched);
         let before = self.lake.table(BUDGET_ALERTS)?.map_or(Ok(Vec::new()), |table| table.files())?;
         let mut writer = AlertWriter::new(&self.lake.place, &read.run_id, &self.reference.categories);
-        let mut counts = AlertCounts::default();
+        let (mut counts, mut is_heard) = (AlertCounts::default(), Vec::new());
         let pool = self.tuning.pool()?;
         for month in touched {
             let said: Vec<_> = before.iter().filter(|part| part.month == Some(*month)).cloned().collect();
             let is_open = as_of == Some(*month);
-            if said.is_empty() && !is_open {
+            if said.is_empty() && (!is_open || self.reference.budgets.is_empty()) {
                 continue;
             }
+            is_heard.push(*month);
             let alerting = Alerting {
                 month: self.budgeted(*month, touched, parts),
                 rule: AlertRule {
                     thresholds: self.spec.alerts.thresholds.0.clone(),
-                    pace: self.pace(*month, read),
+                    pace: if is_open { self.pace(*month, read) } else { None },
                     is_open,
                 },
                 history: AlertHistory::read(&said, &self.lake.place.child(BUDGET_ALERTS))?,
@@ -56,6 +57,7 @@ impl Attempt<'_> {
             })?;
             writer.end_month(*month)?;
         }
+        let as_of = as_of.filter(|month| is_heard.contains(month));
         Ok(Said { written: writer.finish(), counts, as_of })
     }
 
@@ -66,8 +68,7 @@ impl Attempt<'_> {
             AsOf::Day(day) => Some(day.month()),
             AsOf::Latest => touched.iter().copied().max().max(self.head.last_month()),
         };
-        let wanted = wish.rebuilt_month().is_none() && !self.reference.budgets.is_empty();
-        as_of.filter(|month| wanted && touched.contains(month))
+        as_of.filter(|month| wish.rebuilt_month().is_none() && touched.contains(month))
     }
 
     /// A touched month as it was written, with the months before it as they will be published.
@@ -103,8 +104,11 @@ impl Attempt<'_> {
             AsOf::Day(day) => Some(day.day_of_month()),
             AsOf::Month(_) | AsOf::Latest => {
                 let now = read.sum.by_month.get(&month).map(|share| share.last_micros);
-                let last = now.max(self.head.ledger.last_micros(month));
-                last.map(|last| zone(self.spec).day_of_month(month, last.div_euclid(1_000_000)))
+                let before = self.head.ledger.last_micros(month);
+                let is_known = before.is_some() || self.head.parts_of(month).is_empty();
+                now.max(before)
+                    .filter(|_| is_known)
+                    .map(|last| zone(self.spec).day_of_month(month, last.div_euclid(1_000_000)))
             }
         };
         let days = days_in_month(month.year(), month.month_of_year());

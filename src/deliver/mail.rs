@@ -63,6 +63,10 @@ impl Mail {
         let Ok(to) = message.contact.address.parse::<Mailbox>() else {
             return Tried::Never("not a mail address".into());
         };
+        // Few servers take such addresses, and one that does not must not look like a broken one.
+        if !to.email.to_string().is_ascii() {
+            return Tried::Never("a mail address that is not of ASCII".into());
+        }
         let domain = self.from.email.domain();
         let mail = lettre::Message::builder()
             .from(self.from.clone())
@@ -86,6 +90,8 @@ impl Mail {
                 Tried::Broken(error.at(&self.server).advise(format!("look at `smtp.user` and {PASSWORD}")))
             }
             Some(code) if error.is_permanent() => Tried::Never(format!("answered {code}")),
+            // A full mailbox, say; 421 is the server on its way down.
+            Some(code) if code != "421" => Tried::NotThisOne,
             None if error.is_client() => {
                 let error =
                     Error::unfit("the mail server lacks the encryption or the login that the job asks for");

@@ -32,16 +32,18 @@ pub enum Sent {
 pub enum Tried {
     Taken,
     Never(String),
-    /// And how long the receiver asks to wait.
+    /// A receiver is slow or busy, or asks to wait for so long.
     NotNow(Option<Duration>),
+    /// This address is not to be had now; its host is well.
+    NotThisOne,
     Broken(Error),
 }
 
 /// Messages under way at once.
 const CONCURRENT_MAX: usize = 8;
 
-/// A host that failed so often in a row is left alone for the rest of the run.
-const HOST_FAILURES_MAX: u32 = 3;
+/// A host that failed so many messages in a row is left alone for the rest of the run.
+const HOST_FAILURES_MAX: u32 = 20;
 
 /// Longer than this nobody waits within a run.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -75,7 +77,7 @@ impl Sender {
 
     /// Sends the messages of users, each user's in order. Out: for each user and message what became
     /// of it, and after how many attempts, in the same order.
-    pub async fn send_all(&self, users: &[&[Message<'_>]]) -> Vec<Vec<(Sent, u32)>> {
+    pub async fn send_all(&self, users: &[&Vec<Message<'_>>]) -> Vec<Vec<(Sent, u32)>> {
         let sending = users.iter().map(|messages| self.send_user(messages));
         futures::stream::iter(sending).buffered(CONCURRENT_MAX).collect().await
     }
@@ -107,23 +109,40 @@ impl Sender {
                 return (Sent::Deferred, attempt - 1);
             }
             self.wait_for_turn().await;
-            let asked = match self.attempt(message).await {
+            let (asked, blames_host) = match self.attempt(message).await {
                 Tried::Taken => {
-                    self.failures.lock().expect("no panic in here").remove(&key);
+                    self.host_is_well(&key);
                     return (Sent::Delivered, attempt);
                 }
-                Tried::Never(reason) => return (Sent::Refused(reason), attempt),
-                Tried::Broken(error) => return (Sent::Failed(error), attempt),
-                Tried::NotNow(asked) => asked,
+                Tried::Never(reason) => {
+                    self.host_is_well(&key);
+                    return (Sent::Refused(reason), attempt);
+                }
+                Tried::Broken(error) => {
+                    self.host_failed(key);
+                    return (Sent::Failed(error), attempt);
+                }
+                Tried::NotNow(asked) => (asked, true),
+                Tried::NotThisOne => (None, false),
             };
             let wait = asked.unwrap_or_else(|| backoff(attempt));
             if attempt == self.attempts_max || wait > WAIT_MAX {
-                *self.failures.lock().expect("no panic in here").entry(key).or_default() += 1;
+                if blames_host {
+                    self.host_failed(key);
+                }
                 return (Sent::Deferred, attempt);
             }
             tokio::time::sleep(wait).await;
         }
         (Sent::Deferred, self.attempts_max)
+    }
+
+    fn host_is_well(&self, key: &(Channel, String)) {
+        self.failures.lock().expect("no panic in here").remove(key);
+    }
+
+    fn host_failed(&self, key: (Channel, String)) {
+        *self.failures.lock().expect("no panic in here").entry(key).or_default() += 1;
     }
 
     async fn attempt(&self, message: &Message<'_>) -> Tried {

@@ -124,7 +124,7 @@ mod tests {
                 Tried::Taken => "taken".to_string(),
                 Tried::Never(reason) => reason,
                 Tried::NotNow(wait) => format!("{:?}", wait.map(|wait| wait.as_secs())),
-                Tried::Broken(_) => "broken".to_string(),
+                Tried::NotThisOne | Tried::Broken(_) => "something else".to_string(),
             }
         };
         assert_eq!(judge(204, ""), "taken");

@@ -7,7 +7,7 @@
 //!
 //! The rule was chosen by a backtest on real statements, which `docs/budgets.md` shows.
 
-/// Complete months that count: the last ones in which the user bought anything at all.
+/// Complete months that count: those of the last ones in which the user had any transaction.
 pub const HISTORY_MONTHS_MAX: usize = 6;
 
 /// With fewer, a user has no history.

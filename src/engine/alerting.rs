@@ -12,7 +12,7 @@ use crate::domain::category::{CategoryId, CategoryKind};
 use crate::domain::spend::Spend;
 use crate::error::Result;
 use crate::input::alerts::AlertHistory;
-use crate::input::published::{EVERYBODY, PublishedPart, Users};
+use crate::input::published::Users;
 
 /// A month that has changed.
 pub struct Alerting<'a> {
@@ -28,14 +28,10 @@ impl Alerting<'_> {
         pool: &rayon::ThreadPool,
         mut on_records: impl FnMut(Vec<AlertRecord>) -> Result<()>,
     ) -> Result<()> {
-        let nobody_can_hear = !self.rule.is_open && self.history.is_empty();
-        if nobody_can_hear {
-            return Ok(());
-        }
         let due = |users: Users| self.due(&users);
         pool.in_place_scope(|scope| {
             let most = pool.current_num_threads() + 1;
-            let mut ranges = Ahead::new(scope, shares(&self.month.parts).into_iter(), &due, most);
+            let mut ranges = Ahead::new(scope, self.month.shares().into_iter(), &due, most);
             while let Some(records) = ranges.take_next() {
                 on_records(records?)?;
             }
@@ -64,16 +60,6 @@ impl Alerting<'_> {
             due.extend(self.rule.next(key, standing, spent_cents, budget));
         }
         Ok(due)
-    }
-}
-
-/// The users of a month in shares, one for each of its parts, and nobody left out.
-pub fn shares(parts: &[PublishedPart]) -> Vec<Users> {
-    let begin = |index: usize| if index == 0 { *EVERYBODY.start() } else { *parts[index].users.start() };
-    let end = |index: usize| parts.get(index + 1).map_or(*EVERYBODY.end(), |next| next.users.start() - 1);
-    match parts.len() {
-        0 => vec![EVERYBODY],
-        parts => (0..parts).map(|index| begin(index)..=end(index)).collect(),
     }
 }
 

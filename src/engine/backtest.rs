@@ -8,7 +8,7 @@
 use super::recommending::{Recommending, UserByUser, has_history, spending, spent_cents};
 use crate::domain::budget::{BudgetWalk, Budgets};
 use crate::domain::category::Categories;
-use crate::domain::month::{Month, MonthRange};
+use crate::domain::month::Month;
 use crate::domain::recommend::{Basis, HISTORY_MONTHS_MAX};
 use crate::domain::spend::Spend;
 use crate::error::Result;
@@ -104,8 +104,8 @@ impl Score {
 
 /// What a backtest looks at.
 pub struct Backtest<'a> {
-    /// The months that are scored.
-    pub months: MonthRange,
+    /// The months that are scored: published ones that are over.
+    pub months: Vec<Month>,
     /// All published months up to the last one that is scored, oldest first.
     pub published: Vec<(Month, Vec<PublishedPart>)>,
     pub budgets: &'a Budgets,
@@ -122,7 +122,7 @@ impl Backtest<'_> {
             .iter()
             .map(|(month, parts)| Ok((*month, read_users(parts, users, self.categories)?)));
         let groups: Vec<(Month, Vec<Spend>)> = groups.collect::<Result<_>>()?;
-        for month in self.months.iter() {
+        for &month in &self.months {
             self.score_month(month, users, &groups, &mut score);
         }
         Ok(score)
@@ -175,8 +175,7 @@ impl Backtest<'_> {
             categories: self.categories,
             savings_millionths: self.savings_millionths,
         };
-        let mut recommended = Vec::new();
-        recommending.recommend(user_id, &past.window, walk, &mut recommended);
+        let recommended = recommending.recommend(user_id, &past.window, walk);
         let scores = match walk.income_cents() {
             Some(_) => &mut score.with_template,
             None => &mut score.without_template,

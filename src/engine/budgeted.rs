@@ -10,7 +10,7 @@ use crate::domain::category::{Categories, CategoryId};
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use crate::input::published::{PublishedPart, Users, read_users};
+use crate::input::published::{PublishedPart, Users, read_users, shares};
 
 /// A month, and those before it whose budgets roll over into it.
 pub struct BudgetedMonth<'a> {
@@ -30,6 +30,12 @@ pub fn earlier_months(from: Option<Month>, month: Month) -> impl Iterator<Item =
 }
 
 impl<'a> BudgetedMonth<'a> {
+    /// The users in shares that each take about as much memory as a part.
+    pub fn shares(&self) -> Vec<Users> {
+        let earlier = self.earlier.iter().flat_map(|(_, parts)| parts);
+        shares(self.parts.iter().chain(earlier).map(|part| *part.users.start()))
+    }
+
     /// Reads the spending of some users.
     pub fn read(&self, users: &Users) -> Result<BudgetedUsers<'a>> {
         let read = |parts: &[PublishedPart]| read_users(parts, users, self.categories);

@@ -51,68 +51,53 @@ impl Recommending<'_> {
         for user_id in active_among(self.active, users) {
             let window: Vec<&[Spend]> = months.iter_mut().map(|month| month.of(*user_id)).collect();
             walk.move_to(*user_id);
-            self.recommend(*user_id, &window, &walk, &mut found);
+            found.extend(self.recommend(*user_id, &window, &walk));
         }
         Ok(found)
     }
 
     /// One user, by the groups of each month of the window.
-    pub fn recommend(
-        &self,
-        user_id: u64,
-        window: &[&[Spend]],
-        walk: &BudgetWalk,
-        found: &mut Vec<Recommendation>,
-    ) {
-        let first = found.len();
+    pub fn recommend(&self, user_id: u64, window: &[&[Spend]], walk: &BudgetWalk) -> Vec<Recommendation> {
         // A month without any transaction says nothing of what a user needs.
         let counted = || window.iter().filter(|groups| !groups.is_empty());
-        let history_months = counted().count();
-        let mut manual_total = 0i128;
-        for category in spending(self.categories) {
+        let of_category = |category: CategoryId| {
             let months: Vec<i64> = counted().map(|groups| spent_cents(groups, category)).collect();
             let template_cents = walk.template_cents(category);
             let set = walk.manual_cents(category, self.month).map(|cents| (cents, Basis::Manual));
-            let Some((amount_cents, basis)) = set.or_else(|| wish(template_cents, &months)) else { continue };
-            if basis == Basis::Manual {
-                manual_total += i128::from(amount_cents);
-            }
-            let history_cents = history_cents(&months);
-            found.push(Recommendation {
+            let (amount_cents, basis) = set.or_else(|| wish(template_cents, &months))?;
+            Some(Recommendation {
                 user_id,
                 category,
                 amount_cents,
                 basis,
                 template_cents,
-                history_cents,
-                history_months,
-            });
-        }
+                history_cents: history_cents(&months),
+                history_months: months.len(),
+            })
+        };
+        let mut recommended: Vec<Recommendation> =
+            spending(self.categories).filter_map(of_category).collect();
+        let (manual, mut computed): (Vec<_>, Vec<_>) =
+            recommended.iter_mut().partition(|recommended| recommended.basis == Basis::Manual);
+        let manual_total: i128 = manual.iter().map(|recommended| i128::from(recommended.amount_cents)).sum();
         let most = walk.income_cents().map(|income| {
-            let spendable =
-                i128::from(income) * i128::from(MILLION - self.savings_millionths) / i128::from(MILLION);
+            let kept = i128::from(MILLION - self.savings_millionths);
+            let spendable = i128::from(income) * kept / i128::from(MILLION);
             i64::try_from((spendable - manual_total).max(0)).expect("no more than the income")
         });
-        let mine = &mut found[first..];
-        let wishes: Vec<i64> =
-            mine.iter().filter(|r| r.basis != Basis::Manual).map(|r| r.amount_cents).collect();
+        let wishes: Vec<i64> = computed.iter().map(|recommended| recommended.amount_cents).collect();
         let rounded = round_together(&wishes, most);
-        let computed = mine.iter_mut().filter(|r| r.basis != Basis::Manual);
-        computed.zip(rounded).for_each(|(recommendation, cents)| recommendation.amount_cents = cents);
+        computed.iter_mut().zip(rounded).for_each(|(recommended, cents)| recommended.amount_cents = cents);
         // An amount of nothing recommends nothing, but one that the user has set stands.
-        let mut index = 0;
-        found.retain(|recommendation| {
-            index += 1;
-            index <= first || recommendation.amount_cents > 0 || recommendation.basis == Basis::Manual
-        });
+        recommended.retain(|recommended| recommended.amount_cents > 0 || recommended.basis == Basis::Manual);
+        recommended
     }
 }
 
-/// The categories that have budgets.
+/// The categories that budgets are recommended for: nobody plans for what is uncategorized.
 pub fn spending(categories: &Categories) -> impl Iterator<Item = CategoryId> {
-    (0..categories.count())
-        .map(|id| CategoryId(id as u8))
-        .filter(|id| categories.kind(*id) == CategoryKind::Spend)
+    let all = (0..categories.count()).map(|id| CategoryId(id as u8));
+    all.filter(|id| categories.kind(*id) == CategoryKind::Spend && *id != categories.uncategorized())
 }
 
 fn active_among<'u>(active: &'u [u64], users: &Users) -> &'u [u64] {

@@ -5,7 +5,7 @@
 //! Invariant: of one user and category the numbers are 1, 2, 3 …, or the table is refused. What is
 //! held in memory is the month's parts as they lie in the store, and the records asked for.
 
-use super::published::{PartFile, Users, row_groups};
+use super::published::{PartFile, Users, row_groups, unknown_category};
 use crate::domain::alert::{AlertEvent, AlertLevel, AlertRecord, Standing};
 use crate::domain::budget::{Budget, BudgetSource};
 use crate::domain::category::{Categories, CategoryId};
@@ -14,6 +14,7 @@ use crate::store::Place;
 use arrow::array::{Array, AsArray, Decimal128Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Decimal128Type, Int64Type};
 use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// The parts of one month, with their places for errors.
@@ -44,7 +45,7 @@ impl AlertHistory {
     pub fn records(&self, users: &Users, categories: &Categories) -> Result<Vec<AlertRecord>> {
         let mut records = Vec::new();
         for (bytes, shown) in &self.parts {
-            read_records(bytes.clone(), users, categories, |record, _| records.push(record))
+            read_records(bytes.clone(), users, categories, |record| records.push(record))
                 .map_err(|e| e.at(shown))?;
         }
         records.sort_unstable_by_key(AlertRecord::key);
@@ -68,31 +69,49 @@ impl AlertHistory {
     }
 }
 
-/// Reads the records about some users of one part of `budget_alerts`, in their order, with their
-/// run. Errors when a category is unknown to the job, or the columns are not ours.
+/// Reads the records about some users of one part of `budget_alerts`, in their order. Errors when a
+/// category is unknown to the job, or the columns are not ours.
 pub fn read_records(
     bytes: Bytes,
     users: &Users,
     categories: &Categories,
-    mut on_record: impl FnMut(AlertRecord, &str),
+    mut on_record: impl FnMut(AlertRecord),
 ) -> Result<()> {
     let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("budget_alerts cannot be read: {e}"));
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
     let wanted = row_groups(builder.metadata(), users);
-    for batch in builder.with_row_groups(wanted).build().map_err(|e| broken(&e))? {
+    let columns = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+    let builder = builder.with_row_groups(wanted).with_projection(columns);
+    for batch in builder.build().map_err(|e| broken(&e))? {
         let batch = batch.map_err(|e| broken(&e))?;
         let columns = Columns::of(&batch).ok_or_else(|| broken(&"its columns are not ours"))?;
         for row in 0..batch.num_rows() {
             if !users.contains(&(columns.user_id.value(row) as u64)) {
                 continue;
             }
-            let record = columns.record(row, categories);
-            let record = record.ok_or_else(|| broken(&"a record says what this job does not know"))?;
-            on_record(record, columns.run_id.value(row));
+            let code = columns.category.value(row);
+            let category = categories.id(code).ok_or_else(|| unknown_category(code))?;
+            let record = columns.record(row, category);
+            on_record(record.ok_or_else(|| broken(&"a record says what no run says"))?);
         }
     }
     Ok(())
 }
+
+/// What a record is made of; its id and its run follow from elsewhere.
+const COLUMNS: [&str; 11] = [
+    "user_id",
+    "category",
+    "sequence",
+    "event",
+    "level",
+    "threshold",
+    "reached",
+    "spent",
+    "budget",
+    "rolled_over",
+    "budget_source",
+];
 
 struct Columns<'b> {
     user_id: &'b Int64Array,
@@ -106,7 +125,6 @@ struct Columns<'b> {
     budget: &'b Decimal128Array,
     rolled_over: &'b Decimal128Array,
     budget_source: &'b StringArray,
-    run_id: &'b StringArray,
 }
 
 impl<'b> Columns<'b> {
@@ -126,17 +144,16 @@ impl<'b> Columns<'b> {
             budget: decimal("budget")?,
             rolled_over: decimal("rolled_over")?,
             budget_source: text("budget_source")?,
-            run_id: text("run_id")?,
         })
     }
 
-    fn record(&self, row: usize, categories: &Categories) -> Option<AlertRecord> {
+    fn record(&self, row: usize, category: CategoryId) -> Option<AlertRecord> {
         let whole = |column: &Decimal128Array| i64::try_from(column.value(row)).ok();
         let (event, level, source) =
             (self.event.value(row), self.level.value(row), self.budget_source.value(row));
         Some(AlertRecord {
             user_id: u64::try_from(self.user_id.value(row)).ok()?,
-            category: categories.id(self.category.value(row))?,
+            category,
             sequence: u32::try_from(self.sequence.value(row)).ok()?,
             event: AlertEvent::ALL.into_iter().find(|known| known.name() == event)?,
             level: AlertLevel::ALL.into_iter().find(|known| known.name() == level)?,

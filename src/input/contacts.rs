@@ -85,15 +85,21 @@ impl Contacts {
         Ok(contacts)
     }
 
-    /// The user's own contacts; and everybody's, of the channels that the user has none of.
+    /// The user's own contacts; and everybody's, of the channels that the user has none of. An
+    /// address that stands twice counts once.
     pub fn of(&self, user_id: u64) -> Vec<Contact<'_>> {
         let first = self.by_user.partition_point(|entry| entry.user_id < user_id);
         let own = self.by_user[first..].iter().take_while(|entry| entry.user_id == user_id);
-        let mut contacts: Vec<Contact> = own.map(|entry| self.contact(entry)).collect();
-        let has_own = |channel| contacts.iter().any(|contact| contact.channel == channel);
+        let own: Vec<&Entry> = own.collect();
+        let has_own = |channel| own.iter().any(|entry| entry.channel == channel);
         let others = self.of_everybody.iter().filter(|entry| !has_own(entry.channel));
-        let others: Vec<Contact> = others.map(|entry| self.contact(entry)).collect();
-        contacts.extend(others);
+        let mut contacts: Vec<Contact> = Vec::new();
+        for contact in own.iter().copied().chain(others).map(|entry| self.contact(entry)) {
+            let same = |other: &Contact| (other.channel, other.address) == (contact.channel, contact.address);
+            if !contacts.iter().any(same) {
+                contacts.push(contact);
+            }
+        }
         contacts
     }
 

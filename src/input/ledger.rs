@@ -80,10 +80,11 @@ impl Ledger {
         self.entries.iter().filter(|(_, entry)| entry.status == Status::Counted)
     }
 
-    /// The latest transaction that is counted for a month, since 1970, as far as it is known.
+    /// The latest transaction that is counted for a month, since 1970; none where there is none, or
+    /// an earlier program has counted some of the month and did not keep it.
     pub fn last_micros(&self, month: Month) -> Option<i64> {
         let of_month = self.counted().flat_map(|(_, entry)| &entry.months).filter(|m| m.month == month);
-        of_month.filter_map(|m| m.last_micros).max()
+        of_month.map(|m| m.last_micros).try_fold(None, |last, next| Some(last.max(Some(next?)))).flatten()
     }
 
     pub fn to_parquet(&self) -> Result<Bytes> {

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 /// A Parquet file of a published table.
@@ -63,6 +64,15 @@ impl PublishedPart {
     pub fn read(&self, categories: &Categories) -> Result<Vec<Spend>> {
         read_groups(self.place.read()?, categories, &self.place.shown)
     }
+}
+
+/// Everybody, in shares that begin with these users. The more months are looked at together, the
+/// more of their parts begin somewhere, and the smaller the shares.
+pub fn shares(first_users: impl Iterator<Item = u64>) -> Vec<Users> {
+    let mut begins: BTreeSet<u64> = first_users.collect();
+    begins.insert(*EVERYBODY.start());
+    let ends = begins.iter().skip(1).map(|next| next - 1).chain([*EVERYBODY.end()]);
+    begins.iter().zip(ends).map(|(begin, end)| *begin..=end).collect()
 }
 
 /// The groups of some users of a month, of which these are all parts in the order of users.
@@ -153,6 +163,12 @@ pub fn read_batches(
     Ok(())
 }
 
+/// A job has dropped a category that the lake holds.
+pub fn unknown_category(code: &str) -> Error {
+    let error = Error::new(Kind::Unfit, format!("the lake holds the category `{code}`, the job does not"));
+    error.advise("keep a category in the job's set (`input.categories`) for as long as the lake holds it")
+}
+
 const BATCH_ROWS: usize = 16 * 1024;
 
 fn append_groups(batch: &RecordBatch, categories: &Categories, groups: &mut Vec<Spend>) -> Result<()> {
@@ -167,11 +183,7 @@ fn append_groups(batch: &RecordBatch, categories: &Categories, groups: &mut Vec<
     }
     let code = |code: Option<&str>| {
         let code = code.unwrap_or_default();
-        categories.id(code).ok_or_else(|| {
-            let error =
-                Error::new(Kind::Unfit, format!("the lake holds the category `{code}`, the job does not"));
-            error.advise("keep a category in the job's set for as long as the lake holds it")
-        })
+        categories.id(code).ok_or_else(|| unknown_category(code))
     };
     let codes_by_key = codes.values().as_string_opt::<i32>().ok_or_else(missing)?;
     let by_key = codes_by_key.iter().map(code).collect::<Result<Vec<CategoryId>>>()?;
@@ -186,4 +198,17 @@ fn append_groups(batch: &RecordBatch, categories: &Categories, groups: &mut Vec<
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_hold_everybody_once() {
+        assert_eq!(shares([].into_iter()), [EVERYBODY]);
+        assert_eq!(shares([0].into_iter()), [EVERYBODY]);
+        assert_eq!(shares([70, 5, 5, 0, 70].into_iter()), [0..=4, 5..=69, 70..=u64::MAX]);
+        assert_eq!(shares([u64::MAX].into_iter()), [0..=u64::MAX - 1, u64::MAX..=u64::MAX]);
+    }
 }

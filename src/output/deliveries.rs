@@ -5,7 +5,7 @@
 //! `dead_letters` before that if it was refused.
 
 use super::commit::{CommitInfo, Outcome};
-use super::lake::Lake;
+use super::lake::{Lake, checkpoint};
 use super::part;
 use crate::error::{Error, Kind, Result};
 use crate::input::contacts::Channel;
@@ -111,6 +111,10 @@ impl<'a> DeliveryLedger<'a> {
 
     /// Everything up to this version is settled.
     pub fn settle(&self, version: u64) -> Result<()> {
+        // Another run may have got there first.
+        if self.settled_version()? >= version {
+            return Ok(());
+        }
         self.commit(DELIVERIES, &schema::deliveries(), &[], SETTLED, version as i64)
     }
 
@@ -132,6 +136,7 @@ impl<'a> DeliveryLedger<'a> {
             };
             // Rows are only added, so a race that was lost is run again.
             if let Outcome::Committed { .. } = wait(table.commit(add, &[], &info))? {
+                checkpoint(&table);
                 return Ok(());
             }
         }

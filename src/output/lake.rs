@@ -273,7 +273,7 @@ impl Lake {
     /// dies in between is caught up by the next one.
     pub fn catch_up(&self) -> Result<()> {
         let Some(spending) = self.table(MONTHLY_SPENDING)? else { return Ok(()) };
-        self.catch_up_table(&spending, BUDGET_ALERTS, &schema::budget_alerts(), |m| &m.budget_alerts)?;
+        self.catch_up_table(&spending, BUDGET_ALERTS, &schema::budget_alerts(), Manifest::alert_parts)?;
         self.catch_up_table(&spending, TRANSACTIONS, &schema::transactions(), |m| &m.transactions)?;
         checkpoint(&spending);
         Ok(())
@@ -333,7 +333,7 @@ impl Lake {
 }
 
 /// A checkpoint only spares readers some requests: a run does not fail for the lack of one.
-fn checkpoint(table: &Table) {
+pub(super) fn checkpoint(table: &Table) {
     if let Err(error) = wait(table.checkpoint_when_due()) {
         eprintln!("pennymill: no checkpoint was written: {error}");
     }

@@ -104,7 +104,7 @@ pub struct MonthRecord {
     pub net_cents: i64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub run_id: String,
     pub job: String,
@@ -125,7 +125,40 @@ pub struct Manifest {
     pub transactions: Vec<PartRecord>,
     pub ledger: FileRecord,
     pub rejects: Option<FileRecord>,
-    /// The new alerts as lines of JSON.
+    /// The new alerts as lines of JSON. None in manifests of an earlier program, whose alerts had
+    /// another form and are left where they are.
     #[serde(default)]
-    pub alert_files: Vec<FileRecord>,
+    pub alert_files: Option<Vec<FileRecord>>,
+}
+
+impl Manifest {
+    /// The parts of `budget_alerts` that the run has written, in the form of today.
+    pub fn alert_parts(&self) -> &[PartRecord] {
+        if self.alert_files.is_some() { &self.budget_alerts } else { &[] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_of_an_earlier_program_are_left_where_they_are() {
+        let part = PartRecord {
+            path: "month=2025-01-01/part.parquet".into(),
+            size_bytes: 1,
+            rows: 1,
+            sha256: String::new(),
+            month: "2025-01".into(),
+            stats: "{}".into(),
+        };
+        let now =
+            Manifest { budget_alerts: vec![part], alert_files: Some(Vec::new()), ..Manifest::default() };
+        assert_eq!(now.alert_parts().len(), 1);
+        let mut json = serde_json::to_value(&now).unwrap();
+        json.as_object_mut().unwrap().remove("alert_files");
+        json["alerts"] = serde_json::Value::Null;
+        let earlier: Manifest = serde_json::from_value(json).unwrap();
+        assert!(earlier.alert_parts().is_empty() && earlier.budget_alerts.len() == 1);
+    }
 }
