@@ -338,8 +338,8 @@ fn too_old() -> Sent {
 /// of the contacts.
 fn write_file(message: &Message, table: &str) -> Sent {
     let name = format!("alerts-{}-{}.ndjson", message.batch.run_id, message.id_text());
-    let written = Place::open(message.contact.address)
-        .and_then(|place| place.child(&name).create(message.lines().into()));
+    let written =
+        Place::open(message.contact.address).and_then(|place| place.child(&name).create(message.lines()));
     match written {
         Ok(()) => Sent::Delivered,
         Err(error) if error.kind == Kind::Temporary => Sent::Deferred,

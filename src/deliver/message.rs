@@ -10,7 +10,8 @@ use crate::domain::category::Categories;
 use crate::domain::money::format_cents;
 use crate::domain::month::Month;
 use crate::input::contacts::{Channel, Contact};
-use crate::output::alerts::{share, to_json};
+use crate::output::alerts::{AlertLine, share, to_ndjson};
+use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat};
 use sha2::{Digest, Sha256};
 
@@ -67,18 +68,15 @@ impl<'a> Message<'a> {
         let body = serde_json::json!({
             "type": format!("budget_alert.{}", record.event.name()),
             "timestamp": run_time(run_id),
-            "data": to_json(record, month, categories, run_id),
+            "data": AlertLine::new(record, month, categories, run_id),
         });
         body.to_string()
     }
 
     /// Lines of JSON.
-    pub fn lines(&self) -> String {
+    pub fn lines(&self) -> Bytes {
         let Batch { run_id, month, categories } = self.batch;
-        self.records
-            .iter()
-            .map(|record| format!("{}\n", to_json(record, month, categories, run_id)))
-            .collect()
+        to_ndjson(&self.records, month, categories, run_id)
     }
 
     pub fn subject(&self) -> String {

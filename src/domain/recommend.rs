@@ -46,12 +46,15 @@ impl Basis {
 /// With x sorted from x₀: (x₍ₙ₋₁₎/₂ + xₙ/₂ + 2 xₙ₋₂) / 4, the indexes rounded down.
 pub fn history_cents(months: &[i64]) -> Option<i64> {
     let count = months.len();
+    assert!(count <= HISTORY_MONTHS_MAX, "older months do not count");
     if count < HISTORY_MONTHS_MIN {
         return None;
     }
-    let mut sorted: Vec<i128> = months.iter().map(|cents| i128::from(*cents)).collect();
-    sorted.sort_unstable();
-    let sum = sorted[(count - 1) / 2] + sorted[count / 2] + 2 * sorted[count - 2];
+    let mut sorted = [0; HISTORY_MONTHS_MAX];
+    sorted[..count].copy_from_slice(months);
+    sorted[..count].sort_unstable();
+    let [low, high, second] = [(count - 1) / 2, count / 2, count - 2].map(|index| i128::from(sorted[index]));
+    let sum = low + high + 2 * second;
     Some(i64::try_from(sum.max(0) / 4).expect("a mean lies between its parts"))
 }
 
@@ -92,30 +95,33 @@ pub fn round_together(wishes_cents: &[i64], most_cents: Option<i64>) -> Vec<i64>
     let (five, most) = (i128::from(FIVE), most_cents.map_or(i128::MAX, |most| i128::from(most.max(0))));
     let rounded = (total + five / 2) / five * five;
     let target = rounded.min(most / five * five);
-    // Each share is `wish × target / total`, kept as a fraction.
-    let share = |wish: &i64| i128::from(*wish) * target;
-    let step = |wish: &i64| i128::from(if share(wish) < i128::from(HUNDRED) * total { FIVE } else { TEN });
-    let steps: Vec<i128> = wishes_cents.iter().map(step).collect();
-    let whole = |(wish, step): (&i64, &i128)| share(wish) / (total * step) * step;
-    let mut amounts: Vec<i128> = wishes_cents.iter().zip(&steps).map(whole).collect();
+    // Each share is `wish × target / total`: whole steps, and a remainder of `total × step`.
+    let divide = |wish: &i64| {
+        let share = i128::from(*wish) * target;
+        let step = i128::from(if share < i128::from(HUNDRED) * total { FIVE } else { TEN });
+        let whole = share / (total * step);
+        // Remainders of fives count twice, so that they compare with those of tens.
+        (whole * step, step, (share - whole * total * step) * i128::from(TEN) / step)
+    };
+    let shares: Vec<(i128, i128, i128)> = wishes_cents.iter().map(divide).collect();
+    let mut amounts: Vec<i128> = shares.iter().map(|(whole, ..)| *whole).collect();
     let mut left = target - amounts.iter().sum::<i128>();
     // What is missing to the next step, largest remainder first; of equals the first.
-    let remainder =
-        |index: usize| share(&wishes_cents[index]) % (total * steps[index]) * i128::from(TEN) / steps[index];
-    let mut order: Vec<usize> = (0..wishes_cents.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(remainder(*index)));
-    for index in order.iter().copied().filter(|index| remainder(*index) > 0) {
-        if steps[index] <= left {
-            amounts[index] += steps[index];
-            left -= steps[index];
+    let mut order: Vec<usize> = (0..shares.len()).filter(|index| shares[*index].2 > 0).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(shares[*index].2));
+    for index in &order {
+        let step = shares[*index].1;
+        if step <= left {
+            amounts[*index] += step;
+            left -= step;
         }
     }
     // A five that only tens are left for goes to the first that counts in fives.
-    let in_fives = |index: &&usize| i128::from(FIVE) == steps[**index] && wishes_cents[**index] > 0;
+    let in_fives = |index: &usize| shares[*index].1 == five && wishes_cents[*index] > 0;
     if left > 0
-        && let Some(index) = order.iter().find(in_fives)
+        && let Some(index) = order.iter().copied().chain(0..shares.len()).find(in_fives)
     {
-        amounts[*index] += left;
+        amounts[index] += left;
     }
     amounts.into_iter().map(|cents| i64::try_from(cents).expect("a share of what fits")).collect()
 }

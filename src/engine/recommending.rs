@@ -7,7 +7,9 @@
 use crate::domain::budget::{BudgetWalk, Budgets, MILLION};
 use crate::domain::category::{Categories, CategoryId, CategoryKind};
 use crate::domain::month::Month;
-use crate::domain::recommend::{Basis, HISTORY_MONTHS_MIN, history_cents, round_together, wish};
+use crate::domain::recommend::{
+    Basis, HISTORY_MONTHS_MAX, HISTORY_MONTHS_MIN, history_cents, round_together, wish,
+};
 use crate::domain::spend::Spend;
 use crate::error::Result;
 use crate::input::published::{PublishedPart, Users, read_users};
@@ -60,19 +62,22 @@ impl Recommending<'_> {
     pub fn recommend(&self, user_id: u64, window: &[&[Spend]], walk: &BudgetWalk) -> Vec<Recommendation> {
         // A month without any transaction says nothing of what a user needs.
         let counted = || window.iter().filter(|groups| !groups.is_empty());
+        let history_months = counted().count();
         let of_category = |category: CategoryId| {
-            let months: Vec<i64> = counted().map(|groups| spent_cents(groups, category)).collect();
+            let mut months = [0; HISTORY_MONTHS_MAX];
+            counted().zip(&mut months).for_each(|(groups, cents)| *cents = spent_cents(groups, category));
+            let months = &months[..history_months];
             let template_cents = walk.template_cents(category);
             let set = walk.manual_cents(category, self.month).map(|cents| (cents, Basis::Manual));
-            let (amount_cents, basis) = set.or_else(|| wish(template_cents, &months))?;
+            let (amount_cents, basis) = set.or_else(|| wish(template_cents, months))?;
             Some(Recommendation {
                 user_id,
                 category,
                 amount_cents,
                 basis,
                 template_cents,
-                history_cents: history_cents(&months),
-                history_months: months.len(),
+                history_cents: history_cents(months),
+                history_months,
             })
         };
         let mut recommended: Vec<Recommendation> =

@@ -18,6 +18,7 @@ use crate::store::Place;
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use rayon::prelude::*;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// Writes the records of a run.
@@ -82,36 +83,60 @@ impl<'a> AlertWriter<'a> {
 
 /// One JSON object per line.
 pub fn to_ndjson(records: &[AlertRecord], month: Month, categories: &Categories, run_id: &str) -> Bytes {
-    let line = |record| format!("{}\n", to_json(record, month, categories, run_id));
+    let line = |record| {
+        let line = AlertLine::new(record, month, categories, run_id);
+        serde_json::to_string(&line).expect("text and numbers are JSON") + "\n"
+    };
     let lines: Vec<String> = records.par_iter().map(line).collect();
     lines.concat().into()
 }
 
-/// A record as one JSON object: the columns of the table, amounts as text.
-pub fn to_json(
-    record: &AlertRecord,
-    month: Month,
-    categories: &Categories,
-    run_id: &str,
-) -> serde_json::Value {
-    let code = categories.code(record.category);
-    let amount = |cents: i64| format_cents(i128::from(cents));
-    serde_json::json!({
-        "alert_id": format!("{:032x}", record.id(month, code)),
-        "user_id": record.user_id,
-        "month": month.to_string(),
-        "category": code,
-        "sequence": record.sequence,
-        "event": record.event.name(),
-        "level": record.level.name(),
-        "threshold": share(record.threshold_millionths),
-        "reached": record.reached_millionths.map(share),
-        "spent": amount(record.spent_cents),
-        "budget": amount(record.budget.amount_cents),
-        "rolled_over": amount(record.budget.rolled_over_cents),
-        "budget_source": record.budget.source.name(),
-        "run_id": run_id,
-    })
+/// A record as it is told outside of tables: the columns of `budget_alerts`, shares and amounts as
+/// text.
+#[derive(Serialize)]
+pub struct AlertLine<'a> {
+    alert_id: String,
+    user_id: u64,
+    month: String,
+    category: &'a str,
+    sequence: u32,
+    event: &'static str,
+    level: &'static str,
+    threshold: String,
+    reached: Option<String>,
+    spent: String,
+    budget: String,
+    rolled_over: String,
+    budget_source: &'static str,
+    run_id: &'a str,
+}
+
+impl<'a> AlertLine<'a> {
+    pub fn new(
+        record: &AlertRecord,
+        month: Month,
+        categories: &'a Categories,
+        run_id: &'a str,
+    ) -> AlertLine<'a> {
+        let category = categories.code(record.category);
+        let amount = |cents: i64| format_cents(i128::from(cents));
+        AlertLine {
+            alert_id: format!("{:032x}", record.id(month, category)),
+            user_id: record.user_id,
+            month: month.to_string(),
+            category,
+            sequence: record.sequence,
+            event: record.event.name(),
+            level: record.level.name(),
+            threshold: share(record.threshold_millionths),
+            reached: record.reached_millionths.map(share),
+            spent: amount(record.spent_cents),
+            budget: amount(record.budget.amount_cents),
+            rolled_over: amount(record.budget.rolled_over_cents),
+            budget_source: record.budget.source.name(),
+            run_id,
+        }
+    }
 }
 
 /// Millionths as a decimal without needless zeros: `0.8`, `1`.
