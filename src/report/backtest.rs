@@ -10,8 +10,11 @@ use crate::engine::backtest::{Rule, RuleScore, Score, Tally};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
+/// A key for machines, a title for people, and the rules with how they did.
+type RuleTable = (&'static str, &'static str, Vec<(Rule, RuleScore)>);
+
 /// The rules of one table: without a template, its rule has nothing to say.
-fn tables(score: &Score) -> [(&'static str, &'static str, Vec<(Rule, RuleScore)>); 2] {
+fn tables(score: &Score) -> [RuleTable; 2] {
     let rules = |scores: &[RuleScore; 4], template: bool| {
         let all = Rule::ALL.into_iter().zip(*scores);
         all.filter(|(rule, _)| template || *rule != Rule::Template).collect()
