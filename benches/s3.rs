@@ -9,7 +9,8 @@ mod s3_server;
 
 use pennymill::bench::options;
 use pennymill::generate::generate;
-use pennymill::job::spec::{Bench, Spec};
+use pennymill::job::sections::Bench;
+use pennymill::job::spec::Spec;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -18,16 +19,23 @@ const ROWS: u64 = 1_000_000;
 const SEED: u64 = 7;
 const RUNS: usize = 5;
 
+/// About 7 MB.
+const ROWS_OF_A_FILE: u64 = 125_000;
+
 fn main() {
     let rows = std::env::var("PENNYMILL_BENCH_ROWS");
     let rows = rows.map_or(ROWS, |rows| rows.parse().expect("PENNYMILL_BENCH_ROWS is a number"));
     let folder = tempfile::tempdir().expect("room for logs");
     let users = (rows / 20).max(1);
-    let spec = Spec { bench: Bench { rows, users, seed: SEED, ..Bench::default() }, ..Spec::shipped() };
+    // The server reads and sums up a whole object for each request of a part of it, so each object
+    // is small enough for one request.
+    let files = rows.div_ceil(ROWS_OF_A_FILE) as u32;
+    let spec =
+        Spec { bench: Bench { rows, users, files, seed: SEED, ..Bench::default() }, ..Spec::shipped() };
     let bucket = folder.path().join("bucket");
     generate(&options(&spec, &bucket)).expect("logs can be generated");
     let endpoint = s3_server::serve(folder.path());
-    println!("seed {SEED}, {rows} rows, medians of {RUNS} after one to warm up");
+    println!("seed {SEED}, {rows} rows in {files} files, medians of {RUNS} after one to warm up");
     let local = bucket.display().to_string();
     let ways = [
         ("local files", local.as_str(), local.as_str()),

@@ -137,13 +137,13 @@ struct Service {
 
 impl Service {
     fn new(seed: u64) -> Service {
-        let mut numbers = Numbers(seed);
-        let shares: Vec<i64> = if numbers.below(2) == 0 { vec![80, 100] } else { vec![50, 80, 90, 100, 120] };
+        let numbers = Numbers(seed);
+        let shares: Vec<i64> = if seed <= 2 { vec![80, 100] } else { vec![50, 80, 90, 100, 120] };
         let thresholds: Vec<String> =
             shares.iter().map(|percent| format!("{:.2}", *percent as f64 / 100.0)).collect();
         let model = Model {
             thresholds: shares,
-            rolls_over: numbers.below(2) == 0,
+            rolls_over: seed.is_multiple_of(2),
             dictionary: [1, 0],
             ..Model::default()
         };

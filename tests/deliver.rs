@@ -139,8 +139,9 @@ fn a_delivery_that_is_killed_goes_on_where_it_was() {
     let scratch = alerted(USERS);
     let (address, requests) = receive(|_| Behaviour::Answer(200, None));
     let job = job(&scratch, &format!("*,webhook,{address}\n"), "[deliver]\nrate_per_second = 3000\n");
-    let mut numbers = Numbers(3);
-    for _ in 0..8 {
+    let (mut numbers, mut kills) = (Numbers(3), 0);
+    while kills < 8 {
+        let before = requests.lock().unwrap().len();
         let mut process = Command::new(env!("CARGO_BIN_EXE_pennymill"))
             .args(["run", &job])
             .env("PENNYMILL_WEBHOOK_SECRET", SECRET)
@@ -148,9 +149,15 @@ fn a_delivery_that_is_killed_goes_on_where_it_was() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(50 + numbers.below(500) as u64));
+        // Between two times of writing down lie 500 users.
+        let enough = 1 + numbers.below(700);
+        while requests.lock().unwrap().len() < before + enough && process.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        kills += usize::from(process.try_wait().unwrap().is_none());
         process.kill().unwrap();
         process.wait().unwrap();
+        assert!(requests.lock().unwrap().len() > before, "all was delivered after {kills} kills");
     }
     let said = deliver(&scratch, &job);
     assert_eq!(said.code, 0, "{}", said.stderr);

@@ -37,6 +37,8 @@ pub fn serve(folder: &Path) -> String {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
+                // Answers are small, and nobody waits for them to be larger.
+                socket.set_nodelay(true).unwrap();
                 let service = service.clone();
                 tokio::spawn(async move {
                     let server =
