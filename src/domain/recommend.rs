@@ -5,7 +5,7 @@
 //! Invariant: integers all the way; the rounded amounts add up to the rounded total, and to no more
 //! than what may be spent.
 //!
-//! The rule was chosen by a backtest on real statements, which `docs/budgets.md` shows.
+//! `docs/budgets.md` shows how the rule does on real statements.
 
 /// Complete months that count: those of the last ones in which the user had any transaction.
 pub const HISTORY_MONTHS_MAX: usize = 6;
