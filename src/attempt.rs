@@ -230,12 +230,10 @@ impl Attempt<'_> {
 
     /// A month as it is published; a month that is rebuilt starts from nothing.
     fn opening(&self, wish: &Wish, month: Month) -> Vec<PublishedPart> {
-        let table = self.lake.place.child(MONTHLY_SPENDING);
-        let parts = match wish {
-            Wish::Count(_) => self.head.parts_of(month),
+        match wish {
+            Wish::Count(_) => self.head.month(month, self.lake),
             Wish::Rebuild(..) => Vec::new(),
-        };
-        parts.iter().map(|part| PublishedPart::new(month, part, &table)).collect()
+        }
     }
 
     fn reduce_and_write(

@@ -7,26 +7,28 @@
 
 use crate::domain::month::{Month, MonthRange, days_in_month};
 use crate::domain::recommend::HISTORY_MONTHS_MAX;
+use crate::domain::zone::Zone;
 use crate::engine::active::active_users;
 use crate::engine::ahead::Ahead;
 use crate::engine::backtest::{Backtest, Score};
 use crate::engine::local::Tuning;
-use crate::engine::recommending::Recommending;
+use crate::engine::recommending::{RecommendRule, Recommending};
 use crate::error::{Error, Kind, Result};
-use crate::input::published::{PartFile, PublishedPart, Users, shares};
+use crate::input::plan::LogObject;
+use crate::input::published::{PartFile, Users, shares};
 use crate::input::{plan, reference};
 use crate::job::cli::ReportForm;
 use crate::job::spec::Spec;
 use crate::job::values::Day;
-use crate::limits::COMMIT_ATTEMPTS_MAX;
-use crate::output::commit::{CommitInfo, Outcome};
-use crate::output::lake::{APPLICATION, Head, Lake, MONTHLY_SPENDING};
+use crate::output::commit::CommitInfo;
+use crate::output::lake::{Head, Lake};
 use crate::output::recommendations;
+use crate::output::table::Table;
 use crate::report::{Report, RunOutcome, backtest_json, backtest_text, peak_memory_bytes};
 use crate::schema;
-use crate::store::wait;
 use crate::table_job::table_name;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
 /// How long ago a user may have been active last, the day of the job included.
@@ -44,14 +46,12 @@ pub fn publish(spec: &Spec) -> Result<Report> {
     let day = as_of(spec, &head)?;
     let active = active(spec, &head, day)?;
     let month = day.month().plus(1).ok_or_else(|| Error::unfit("there is no month after the last one"))?;
-    let window: Vec<Month> = complete_months(day).collect();
+    let rule = RecommendRule { month, categories: &categories, savings_millionths: spec.recommend.savings.0 };
     let recommending = Recommending {
-        month,
-        window: window.iter().map(|month| parts(&lake, &head, *month)).collect(),
+        rule,
+        window: complete_months(day).map(|month| head.month(month, &lake)).collect(),
         active: &active,
         budgets: &budgets,
-        categories: &categories,
-        savings_millionths: spec.recommend.savings.0,
     };
     lake.probe()?;
     let _lock = lake.lock("_lock")?;
@@ -80,7 +80,7 @@ pub fn backtest(spec: &Spec, months: MonthRange, form: ReportForm) -> Result<Str
     };
     let months = MonthRange { first, last };
     let published = head.months().into_iter().filter(|month| *month <= last);
-    let published = published.map(|month| (month, parts(&lake, &head, month))).collect();
+    let published = published.map(|month| (month, head.month(month, &lake))).collect();
     let backtest = Backtest {
         months: scored,
         published,
@@ -104,11 +104,6 @@ fn published(lake: &Lake, spec: &Spec) -> Result<Head> {
     })?;
     head.fits(spec)?;
     Ok(head)
-}
-
-fn parts(lake: &Lake, head: &Head, month: Month) -> Vec<PublishedPart> {
-    let table = lake.place.child(MONTHLY_SPENDING);
-    head.parts_of(month).iter().map(|file| PublishedPart::new(month, file, &table)).collect()
 }
 
 /// The job's day: the one it names, or else that of the last transaction that is counted.
@@ -145,6 +140,12 @@ fn active(spec: &Spec, head: &Head, day: Day) -> Result<Vec<u64>> {
     {
         return Ok(active);
     }
+    let objects = logs_of(spec, head, &zone, since..end)?;
+    active_users(&objects, &(since..end), &zone, &Tuning::of(spec))
+}
+
+/// The logs that were counted for the months of some days.
+fn logs_of(spec: &Spec, head: &Head, zone: &Zone, days: Range<i64>) -> Result<Vec<LogObject>> {
     let Some(logs) = &spec.input.logs else {
         let error = Error::unfit("nothing says who is active");
         return Err(error.advise(
@@ -154,23 +155,17 @@ fn active(spec: &Spec, head: &Head, day: Day) -> Result<Vec<u64>> {
     let listing = plan::list(logs)?;
     // Before the job's first month nothing is counted.
     let first_micros = zone.first_instant_of(zone.months().first.first_day()) * 1_000_000;
-    let days = since.max(first_micros)..end;
-    let months = [days.start, end - 1].map(|micros| zone.month_index(micros.div_euclid(1_000_000)));
-    let [Some(first), Some(last)] = months else {
+    let edges = [days.start.max(first_micros), days.end - 1];
+    let [Some(first), Some(last)] = edges.map(|micros| zone.month_index(micros.div_euclid(1_000_000))) else {
         return Err(Error::unfit("the job's day lies outside `input.months`"));
     };
     let mut objects = BTreeMap::new();
-    for index in first..=last {
-        let month = zone.month(index);
-        // A month in which nothing was bought has no logs.
-        if head.parts_of(month).is_empty() {
-            continue;
-        }
+    // A month in which nothing was bought has no logs.
+    for month in (first..=last).map(|index| zone.month(index)).filter(|m| !head.parts_of(*m).is_empty()) {
         let counted = plan::counted_for(month, &head.ledger, &listing.objects)?;
         objects.extend(counted.into_iter().map(|object| (object.name.clone(), object)));
     }
-    let objects: Vec<_> = objects.into_values().collect();
-    active_users(&objects, &days, &zone, &Tuning::of(spec))
+    Ok(objects.into_values().collect())
 }
 
 /// So many active users at once, at most.
@@ -202,47 +197,41 @@ fn of_all<T: Send>(
 }
 
 fn replace(lake: &Lake, spec: &Spec, recommending: &Recommending, report: &mut Report) -> Result<()> {
-    let (name, month) = (table_name(spec), recommending.month);
-    let place = lake.place.child(&name);
-    for _ in 0..COMMIT_ATTEMPTS_MAX {
-        let run_id = uuid::Uuid::now_v7().to_string();
-        let table = lake.open_or_create_for_job(&name, &schema::budget_recommendations(), &["month"])?;
-        let since = Instant::now();
-        let write = |sequence, users| {
-            let rows = recommending.of(&users)?;
-            recommendations::write(&place, &run_id, month, sequence, &rows, recommending.categories)
-        };
-        let written = of_all(spec, shares_of(recommending), &write)?;
-        let add: Vec<PartFile> = written.into_iter().flatten().map(|part| part.file(Some(month))).collect();
-        report.seconds.reduce = since.elapsed().as_secs_f64();
-        let mut remove = table.files()?;
-        remove.retain(|part| part.month == Some(month));
-        let rows = add.iter().map(|part| part.rows).sum();
-        let info = CommitInfo {
-            run_id: run_id.clone(),
-            application: APPLICATION.to_string(),
-            application_version: table.version() as i64 + 1,
-            metadata: BTreeMap::new(),
-        };
-        if let Outcome::Committed { version } = wait(table.commit(&add, &remove, &info))? {
-            (report.run_id, report.outcome) = (run_id, RunOutcome::Published);
-            report.table_version = version;
-            report.published_table = Some((name, rows));
-            report.recommended_month = Some(month.to_string());
-            return Ok(());
-        }
-    }
-    let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
-    Err(Error::new(Kind::Temporary, what).at(&name).advise("run again"))
+    let (name, rule, run_id) = (table_name(spec), recommending.rule, uuid::Uuid::now_v7().to_string());
+    let open = || lake.open_or_create_for_job(&name, &schema::budget_recommendations(), &["month"]);
+    // A table that is not the job's is refused before anything is written.
+    open()?;
+    let (place, since) = (lake.place.child(&name), Instant::now());
+    let write = |sequence, users| {
+        let rows = recommending.of(&users)?;
+        recommendations::write(&place, &run_id, rule.month, sequence, &rows, rule.categories)
+    };
+    let written = of_all(spec, shares_of(recommending), &write)?.into_iter().flatten();
+    let add: Vec<PartFile> = written.map(|part| part.file(Some(rule.month))).collect();
+    report.seconds.reduce = since.elapsed().as_secs_f64();
+    let info = |table: &Table| CommitInfo::of_job(&run_id, table);
+    let of_month = |part: &PartFile| part.month == Some(rule.month);
+    report.table_version = lake.put_parts(&open, &add, &of_month, &info)?;
+    (report.run_id, report.outcome) = (run_id, RunOutcome::Published);
+    report.published_table = Some((name, add.iter().map(|part| part.rows).sum()));
+    report.recommended_month = Some(rule.month.to_string());
+    Ok(())
 }
 
-/// Whether a run would find what it needs. Out: how many incomes and manual budgets there are.
+/// Whether a run would find what it needs; no log is read. Out: how many incomes and manual budgets
+/// there are.
 pub fn check(spec: &Spec, head: Option<&Head>) -> Result<(usize, usize)> {
     let categories = reference::categories(&spec.input)?;
     let counts = reference::budgets(&spec.input, &categories)?.counts();
+    let zone = reference::zone(spec);
+    let users = spec.input.users.as_deref();
+    let active = users.map_or(Ok(None), |users| reference::active_users(users, 0, &zone))?;
     if let Some(head) = head.filter(|head| !head.parts.is_empty()) {
         head.fits(spec)?;
-        active(spec, head, as_of(spec, head)?)?;
+        let end = as_of(spec, head)?.end_micros_in(&zone);
+        if active.is_none() {
+            logs_of(spec, head, &zone, end - ACTIVE_DAYS * DAY_MICROS..end)?;
+        }
     }
     Ok(counts)
 }

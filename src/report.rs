@@ -4,13 +4,15 @@
 //! Invariant: keys are fixed; no seller, user or amount of a single transaction appears.
 
 mod backtest;
+mod plan;
 
 pub use backtest::{backtest_json, backtest_text};
+pub use plan::{plan_json, plan_text};
 
 use crate::domain::category::CategorySource;
 use crate::domain::money::format_cents;
 use crate::domain::transaction::RejectReason;
-use crate::input::plan::{Held, Plan};
+use crate::input::plan::Held;
 use crate::kernel::fused::Outcome;
 use crate::kernel::memo::MemoCounts;
 use crate::output::manifest::MonthRecord;
@@ -300,63 +302,6 @@ impl Report {
             None => writeln!(page),
         }
     }
-}
-
-/// What `--dry-run` prints.
-pub fn plan_text(job: &str, plan: &Plan, months: &[(String, usize)]) -> String {
-    let mut page = String::new();
-    let _ = write_plan(&mut page, job, plan, months);
-    page
-}
-
-fn write_plan(page: &mut String, job: &str, plan: &Plan, months: &[(String, usize)]) -> std::fmt::Result {
-    writeln!(page, "{job}: plan; nothing was written")?;
-    writeln!(
-        page,
-        "  objects    {} listed, {} new ({}), {} held",
-        grouped(plan.listed as u64),
-        grouped(plan.new.len() as u64),
-        size(plan.new_bytes()),
-        plan.held.len()
-    )?;
-    for object in &plan.new {
-        writeln!(page, "  new        {} ({})", printable(&object.name), size(object.size_bytes))?;
-    }
-    for object in &plan.touched {
-        writeln!(page, "  compare    {} (touched since it was counted)", printable(&object.name))?;
-    }
-    for held in &plan.held {
-        writeln!(page, "  held       {}: {}", printable(&held.name), printable(&held.reason))?;
-    }
-    for name in &plan.set_aside {
-        writeln!(page, "  set aside  {} (its name begins with _ or .)", printable(name))?;
-    }
-    for (month, parts) in months {
-        writeln!(page, "  month      {month}: {parts} published parts to be replaced")?;
-    }
-    Ok(())
-}
-
-/// The plan for machines.
-pub fn plan_json(job: &str, plan: &Plan, months: &[(String, usize)]) -> String {
-    let names = |objects: &[crate::input::plan::LogObject]| -> Vec<String> {
-        objects.iter().map(|object| object.name.clone()).collect()
-    };
-    let held: Vec<_> =
-        plan.held.iter().map(|h| serde_json::json!({"source_object": h.name, "reason": h.reason})).collect();
-    let months: Vec<_> =
-        months.iter().map(|(month, parts)| serde_json::json!({"month": month, "parts": parts})).collect();
-    let json = serde_json::json!({
-        "job": job,
-        "outcome": "planned",
-        "inputs": {"objects": plan.listed, "new": plan.new.len(), "held": plan.held.len(), "bytes": plan.new_bytes()},
-        "new": names(&plan.new),
-        "compare": names(&plan.touched),
-        "held": held,
-        "set_aside": plan.set_aside,
-        "months": months,
-    });
-    json.to_string()
 }
 
 /// What comes from a listing, a log or a table: whatever it holds stays on its line.

@@ -7,12 +7,12 @@ use crate::error::{Error, Kind, Result};
 use crate::input::reference;
 use crate::job::spec::{JobKind, Spec};
 use crate::kernel::{self, votes::VoteRules};
-use crate::limits::COMMIT_ATTEMPTS_MAX;
-use crate::output::commit::{CommitInfo, Outcome};
+use crate::output::commit::CommitInfo;
 use crate::output::crowd::{self, CROWD_VOTES};
-use crate::output::lake::{APPLICATION, Lake};
+use crate::output::lake::Lake;
 use crate::output::part;
 use crate::output::recommendations::BUDGET_RECOMMENDATIONS;
+use crate::output::table::Table;
 use crate::query::answer;
 use crate::report::{Report, RunOutcome, peak_memory_bytes};
 use crate::schema;
@@ -20,7 +20,6 @@ use crate::store::wait;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::TryStreamExt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -62,31 +61,19 @@ fn replace(
 ) -> Result<()> {
     lake.probe()?;
     let _lock = lake.lock("_lock")?;
+    let open = || lake.open_or_create_for_job(name, schema, &[]);
+    // A table that is not the job's is refused before anything is written.
+    open()?;
+    let (place, run_id) = (lake.place.child(name), uuid::Uuid::now_v7().to_string());
     let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-    for _ in 0..COMMIT_ATTEMPTS_MAX {
-        let run_id = uuid::Uuid::now_v7().to_string();
-        let table = lake.open_or_create_for_job(name, schema, &[])?;
-        let bytes = part::encode(schema, batches)?;
-        let place = lake.place.child(name);
-        let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;
-        part::read_back(&place.child(&written.path), &written)?;
-        let info = CommitInfo {
-            run_id: run_id.clone(),
-            application: APPLICATION.to_string(),
-            application_version: table.version() as i64 + 1,
-            metadata: BTreeMap::new(),
-        };
-        if let Outcome::Committed { version } =
-            wait(table.commit(&[written.file(None)], &table.files()?, &info))?
-        {
-            (report.run_id, report.outcome) = (run_id, RunOutcome::Published);
-            report.table_version = version;
-            report.published_table = Some((name.to_string(), rows));
-            return Ok(());
-        }
-    }
-    let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
-    Err(Error::new(Kind::Temporary, what).at(name).advise("run again"))
+    let bytes = part::encode(schema, batches)?;
+    let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;
+    part::read_back(&place.child(&written.path), &written)?;
+    let info = |table: &Table| CommitInfo::of_job(&run_id, table);
+    report.table_version = lake.put_parts(&open, &[written.file(None)], &|_| true, &info)?;
+    (report.run_id, report.outcome) = (run_id, RunOutcome::Published);
+    report.published_table = Some((name.to_string(), rows));
+    Ok(())
 }
 
 /// Counts the votes in the choices that the job names.

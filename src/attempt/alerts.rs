@@ -9,7 +9,7 @@ use super::{Attempt, Closing, Read, Wish};
 use crate::domain::alert::{AlertEvent, AlertLevel, AlertRecord, AlertRule, Pace};
 use crate::domain::month::{Month, days_in_month};
 use crate::engine::alerting::Alerting;
-use crate::engine::budgeted::{BudgetedMonth, earlier_months};
+use crate::engine::budgeted::BudgetedMonth;
 use crate::error::Result;
 use crate::input::alerts::AlertHistory;
 use crate::input::published::PublishedPart;
@@ -20,7 +20,7 @@ use crate::output::lake::{BUDGET_ALERTS, MONTHLY_SPENDING};
 use crate::output::monthly::MonthPart;
 use crate::report::AlertCounts;
 
-/// What was said, and for which month something new could be: none where nobody has a budget.
+/// What was said, and for which month something new could be.
 pub(super) struct Said {
     pub written: WrittenAlerts,
     pub counts: AlertCounts,
@@ -29,27 +29,29 @@ pub(super) struct Said {
 
 impl Attempt<'_> {
     pub(super) fn say(&self, wish: &Wish, read: &Read, closing: &Closing) -> Result<Said> {
-        let Closing { parts, touched, .. } = closing;
-        let as_of = self.alert_month(wish, touched);
+        let table = self.lake.place.child(BUDGET_ALERTS);
         let before = self.lake.table(BUDGET_ALERTS)?.map_or(Ok(Vec::new()), |table| table.files())?;
+        let of_month = |month: Month| before.iter().filter(move |part| part.month == Some(month));
+        // Where nobody has a budget nothing can be new, but what was said may have to be cleared.
+        let as_of = self
+            .alert_month(wish, &closing.touched)
+            .filter(|month| !self.reference.budgets.is_empty() || of_month(*month).next().is_some());
         let mut writer = AlertWriter::new(&self.lake.place, &read.run_id, &self.reference.categories);
-        let (mut counts, mut is_heard) = (AlertCounts::default(), Vec::new());
+        let mut counts = AlertCounts::default();
         let pool = self.tuning.pool()?;
-        for month in touched {
-            let said: Vec<_> = before.iter().filter(|part| part.month == Some(*month)).cloned().collect();
-            let is_open = as_of == Some(*month);
-            if said.is_empty() && (!is_open || self.reference.budgets.is_empty()) {
+        for month in &closing.touched {
+            let (said, is_open) = (of_month(*month).cloned().collect::<Vec<_>>(), as_of == Some(*month));
+            if said.is_empty() && !is_open {
                 continue;
             }
-            is_heard.push(*month);
             let alerting = Alerting {
-                month: self.budgeted(*month, touched, parts),
+                month: self.budgeted(*month, closing),
                 rule: AlertRule {
                     thresholds: self.spec.alerts.thresholds.0.clone(),
                     pace: if is_open { self.pace(*month, read) } else { None },
                     is_open,
                 },
-                history: AlertHistory::read(&said, &self.lake.place.child(BUDGET_ALERTS))?,
+                history: AlertHistory::read(&said, &table)?,
             };
             alerting.run(&pool, |records| {
                 counts.add(&records);
@@ -57,7 +59,6 @@ impl Attempt<'_> {
             })?;
             writer.end_month(*month)?;
         }
-        let as_of = as_of.filter(|month| is_heard.contains(month));
         Ok(Said { written: writer.finish(), counts, as_of })
     }
 
@@ -72,28 +73,21 @@ impl Attempt<'_> {
     }
 
     /// A touched month as it was written, with the months before it as they will be published.
-    fn budgeted(&self, month: Month, touched: &[Month], written: &[MonthPart]) -> BudgetedMonth<'_> {
+    fn budgeted(&self, month: Month, closing: &Closing) -> BudgetedMonth<'_> {
         let table = self.lake.place.child(MONTHLY_SPENDING);
+        let part = |part: &MonthPart| PublishedPart {
+            month: part.month,
+            users: part.users.0..=part.users.1,
+            place: table.child(&part.written.path),
+        };
         let parts = |month: Month| -> Vec<PublishedPart> {
-            if !touched.contains(&month) {
-                let files = self.head.parts_of(month);
-                return files.iter().map(|file| PublishedPart::new(month, file, &table)).collect();
+            match closing.touched.contains(&month) {
+                true => closing.parts.iter().filter(|part| part.month == month).map(part).collect(),
+                false => self.head.month(month, self.lake),
             }
-            let part = |part: &MonthPart| PublishedPart {
-                month,
-                users: part.users.0..=part.users.1,
-                place: table.child(&part.written.path),
-            };
-            written.iter().filter(|part| part.month == month).map(part).collect()
         };
         let from = self.spec.budgets.roll_over_from.as_ref().map(|from| from.0);
-        BudgetedMonth {
-            month,
-            parts: parts(month),
-            earlier: earlier_months(from, month).map(|earlier| (earlier, parts(earlier))).collect(),
-            budgets: &self.reference.budgets,
-            categories: &self.reference.categories,
-        }
+        BudgetedMonth::new(month, from, &self.reference.budgets, &self.reference.categories, parts)
     }
 
     /// Pace alerts, where they are wanted and the day has come.

@@ -7,7 +7,7 @@
 use super::message::Message;
 use super::send::Tried;
 use crate::error::{Error, Kind, Result};
-use crate::job::spec::Smtp;
+use crate::job::sections::Smtp;
 use crate::job::values::SmtpTls;
 use crate::store::wait;
 use lettre::message::{Mailbox, MultiPart};

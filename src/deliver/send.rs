@@ -49,8 +49,8 @@ const HOST_FAILURES_MAX: u32 = 20;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub struct Sender {
-    pub webhook: Option<Webhook>,
-    pub mail: Option<Mail>,
+    webhook: Option<Webhook>,
+    mail: Option<Mail>,
     /// Of one message in a run.
     attempts_max: u32,
     interval: Duration,
@@ -103,11 +103,13 @@ impl Sender {
             _ => String::new(),
         };
         let key = (channel, host);
-        for attempt in 1..=self.attempts_max {
+        let mut attempt = 0;
+        loop {
             let failures = self.failures.lock().expect("no panic in here").get(&key).copied();
             if failures.unwrap_or(0) >= HOST_FAILURES_MAX {
-                return (Sent::Deferred, attempt - 1);
+                return (Sent::Deferred, attempt);
             }
+            attempt += 1;
             self.wait_for_turn().await;
             let (asked, blames_host) = match self.attempt(message).await {
                 Tried::Taken => {
@@ -126,7 +128,7 @@ impl Sender {
                 Tried::NotThisOne => (None, false),
             };
             let wait = asked.unwrap_or_else(|| backoff(attempt));
-            if attempt == self.attempts_max || wait > WAIT_MAX {
+            if attempt >= self.attempts_max || wait > WAIT_MAX {
                 if blames_host {
                     self.host_failed(key);
                 }
@@ -134,7 +136,6 @@ impl Sender {
             }
             tokio::time::sleep(wait).await;
         }
-        (Sent::Deferred, self.attempts_max)
     }
 
     fn host_is_well(&self, key: &(Channel, String)) {

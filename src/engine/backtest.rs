@@ -5,7 +5,7 @@
 //! Invariant: all rules are held to the same users, categories and months, and none sees the month
 //! it is held to.
 
-use super::recommending::{Recommending, UserByUser, has_history, spending, spent_cents};
+use super::recommending::{RecommendRule, UserByUser, has_history, spending, spent_cents};
 use crate::domain::budget::{BudgetWalk, Budgets};
 use crate::domain::category::Categories;
 use crate::domain::month::Month;
@@ -78,10 +78,10 @@ pub struct RuleScore {
 /// How all rules did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Score {
-    /// By [`Rule::ALL`]: users with a template and a history.
-    pub with_template: [RuleScore; 4],
+    /// By [`Rule::ALL`]: users with an income and a history.
+    pub with_income: [RuleScore; 4],
     /// The same without [`Rule::Template`], which stays empty: users with a history alone.
-    pub without_template: [RuleScore; 4],
+    pub without_income: [RuleScore; 4],
     /// Active users with fewer than three months of history, by month.
     pub without_history: u64,
 }
@@ -95,8 +95,8 @@ impl Score {
             })
         };
         Score {
-            with_template: add(&self.with_template, &other.with_template),
-            without_template: add(&self.without_template, &other.without_template),
+            with_income: add(&self.with_income, &other.with_income),
+            without_income: add(&self.without_income, &other.without_income),
             without_history: self.without_history + other.without_history,
         }
     }
@@ -167,18 +167,12 @@ impl Backtest<'_> {
         walk: &BudgetWalk,
         score: &mut Score,
     ) {
-        let recommending = Recommending {
-            month,
-            window: Vec::new(),
-            active: &[],
-            budgets: self.budgets,
-            categories: self.categories,
-            savings_millionths: self.savings_millionths,
-        };
-        let recommended = recommending.recommend(user_id, &past.window, walk);
+        let Backtest { categories, savings_millionths, .. } = *self;
+        let rule = RecommendRule { month, categories, savings_millionths };
+        let recommended = rule.recommend(user_id, &past.window, walk);
         let scores = match walk.income_cents() {
-            Some(_) => &mut score.with_template,
-            None => &mut score.without_template,
+            Some(_) => &mut score.with_income,
+            None => &mut score.without_income,
         };
         let mut totals = [(0i128, 0i128); 4];
         for category in spending(self.categories) {

@@ -23,13 +23,21 @@ pub struct BudgetedMonth<'a> {
     pub categories: &'a Categories,
 }
 
-/// The months whose rest rolls over into `month`.
-pub fn earlier_months(from: Option<Month>, month: Month) -> impl Iterator<Item = Month> {
-    let range = from.filter(|from| *from < month).map(|first| MonthRange { first, last: month });
-    range.into_iter().flat_map(MonthRange::iter).filter(move |earlier| *earlier < month)
-}
-
 impl<'a> BudgetedMonth<'a> {
+    /// `roll_over_from` is the first month whose rest is carried on; `parts` are those of a month.
+    pub fn new(
+        month: Month,
+        roll_over_from: Option<Month>,
+        budgets: &'a Budgets,
+        categories: &'a Categories,
+        parts: impl Fn(Month) -> Vec<PublishedPart>,
+    ) -> BudgetedMonth<'a> {
+        let rolls_over = roll_over_from.filter(|first| *first < month);
+        let until = rolls_over.into_iter().flat_map(|first| MonthRange { first, last: month }.iter());
+        let earlier = until.filter(|earlier| *earlier < month).map(|earlier| (earlier, parts(earlier)));
+        BudgetedMonth { month, earlier: earlier.collect(), parts: parts(month), budgets, categories }
+    }
+
     /// The users in shares that each take about as much memory as a part.
     pub fn shares(&self) -> Vec<Users> {
         let earlier = self.earlier.iter().flat_map(|(_, parts)| parts);

@@ -28,24 +28,30 @@ pub struct Recommendation {
     pub history_months: usize,
 }
 
-/// What recommendations for a month rest on.
-pub struct Recommending<'a> {
+/// How budgets are recommended for a month.
+#[derive(Clone, Copy)]
+pub struct RecommendRule<'a> {
     /// The month to come.
     pub month: Month,
-    /// The complete months before it that count, each with its parts in the order of users.
-    pub window: Vec<Vec<PublishedPart>>,
-    /// In their order, each once.
-    pub active: &'a [u64],
-    pub budgets: &'a Budgets,
     pub categories: &'a Categories,
     /// The share of income that is not to be spent.
     pub savings_millionths: i64,
 }
 
+/// What recommendations rest on.
+pub struct Recommending<'a> {
+    pub rule: RecommendRule<'a>,
+    /// The complete months before it that count, each with its parts in the order of users.
+    pub window: Vec<Vec<PublishedPart>>,
+    /// In their order, each once.
+    pub active: &'a [u64],
+    pub budgets: &'a Budgets,
+}
+
 impl Recommending<'_> {
     /// The recommendations for some users, in the order of users and categories.
     pub fn of(&self, users: &Users) -> Result<Vec<Recommendation>> {
-        let read = |parts: &Vec<PublishedPart>| read_users(parts, users, self.categories);
+        let read = |parts: &Vec<PublishedPart>| read_users(parts, users, self.rule.categories);
         let groups: Vec<Vec<Spend>> = self.window.iter().map(read).collect::<Result<_>>()?;
         let mut months: Vec<UserByUser> = groups.iter().map(|groups| UserByUser::new(groups)).collect();
         let mut found = Vec::new();
@@ -53,11 +59,13 @@ impl Recommending<'_> {
         for user_id in active_among(self.active, users) {
             let window: Vec<&[Spend]> = months.iter_mut().map(|month| month.of(*user_id)).collect();
             walk.move_to(*user_id);
-            found.extend(self.recommend(*user_id, &window, &walk));
+            found.extend(self.rule.recommend(*user_id, &window, &walk));
         }
         Ok(found)
     }
+}
 
+impl RecommendRule<'_> {
     /// One user, by the groups of each month of the window.
     pub fn recommend(&self, user_id: u64, window: &[&[Spend]], walk: &BudgetWalk) -> Vec<Recommendation> {
         // A month without any transaction says nothing of what a user needs.

@@ -4,16 +4,15 @@
 //! Invariant: budgets, thresholds and standings are computed as a run computes them.
 
 use crate::domain::alert::{AlertRecord, reaches};
-use crate::domain::budget::MILLION;
+use crate::domain::budget::{Budget, MILLION};
 use crate::domain::category::{Categories, CategoryId, CategoryKind};
 use crate::domain::month::Month;
-use crate::engine::budgeted::{BudgetedMonth, earlier_months};
+use crate::engine::budgeted::BudgetedMonth;
 use crate::error::{Error, Result};
-use crate::input::published::PublishedPart;
 use crate::input::reference;
 use crate::job::spec::Spec;
 use crate::output::alerts::share;
-use crate::output::lake::{Head, Lake, MONTHLY_SPENDING};
+use crate::output::lake::{Head, Lake};
 use crate::schema::{AMOUNT, SHARE};
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray};
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use std::sync::Arc;
 struct Row {
     category: CategoryId,
     spent_cents: i64,
-    budget: Option<crate::domain::budget::Budget>,
+    budget: Option<Budget>,
     alerts: Vec<AlertRecord>,
     /// The next threshold, and the spending that reaches it.
     next: Option<(i64, i64)>,
@@ -33,19 +32,9 @@ struct Row {
 pub fn rows(lake: &Lake, head: &Head, spec: &Spec, user_id: u64, month: Month) -> Result<RecordBatch> {
     let categories = reference::categories(&spec.input)?;
     let budgets = reference::budgets(&spec.input, &categories)?;
-    let table = lake.place.child(MONTHLY_SPENDING);
-    let parts = |month: Month| -> Vec<PublishedPart> {
-        let files = head.parts_of(month);
-        files.iter().map(|file| PublishedPart::new(month, file, &table)).collect()
-    };
     let from = spec.budgets.roll_over_from.as_ref().map(|from| from.0);
-    let budgeted = BudgetedMonth {
-        month,
-        parts: parts(month),
-        earlier: earlier_months(from, month).map(|earlier| (earlier, parts(earlier))).collect(),
-        budgets: &budgets,
-        categories: &categories,
-    };
+    let parts = |month| head.month(month, lake);
+    let budgeted = BudgetedMonth::new(month, from, &budgets, &categories, parts);
     let users = user_id..=user_id;
     let mut user = budgeted.read(&users)?;
     let records = lake.alert_history(month)?.records(&users, &categories)?;

@@ -36,11 +36,6 @@ impl AlertHistory {
         Ok(AlertHistory { parts: files.iter().map(read).collect::<Result<_>>()? })
     }
 
-    /// Nothing was ever said of the month.
-    pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
     /// All records about these users.
     pub fn records(&self, users: &Users, categories: &Categories) -> Result<Vec<AlertRecord>> {
         let mut records = Vec::new();

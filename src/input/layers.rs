@@ -12,7 +12,8 @@ use crate::domain::seller::{
     Country, CrowdEntry, Department, KeywordEntry, RuleEntry, SellerEntry, scope_rank,
 };
 use crate::error::Result;
-use crate::job::spec::{BUILTIN, Input};
+use crate::job::sections::Input;
+use crate::job::spec::BUILTIN;
 use crate::limits::KEYWORD_WORDS_MAX;
 
 /// What everybody's sellers are known by.

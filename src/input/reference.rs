@@ -17,7 +17,8 @@ use crate::domain::timestamp::parse_timestamp;
 use crate::domain::transaction::{SELLER_BYTES_MAX, USER_ID_MAX};
 use crate::domain::zone::Zone;
 use crate::error::{Error, Kind, Result};
-use crate::job::spec::{Input, Spec};
+use crate::job::sections::Input;
+use crate::job::spec::Spec;
 use crate::store::Place;
 
 pub struct Reference {

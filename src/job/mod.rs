@@ -5,5 +5,6 @@
 
 pub mod asked;
 pub mod cli;
+pub mod sections;
 pub mod spec;
 pub mod values;

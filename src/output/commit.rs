@@ -5,6 +5,7 @@
 //! Invariant: a commit is one create-only put of one body that never changes. Whose commit it
 //! became is read back from the log, never guessed from an error, and nothing is deleted.
 
+use super::lake::APPLICATION;
 use super::table::{ATTEMPTS, MONTH, RUN_ID, Table, from_delta, pause_before, rows_of};
 use crate::error::{Error, Kind, Result};
 use crate::input::published::PartFile;
@@ -29,6 +30,18 @@ pub struct CommitInfo {
     pub application_version: i64,
     /// Manifest path, checksum and the like. Delta's own keys (`operation`, …) are dropped.
     pub metadata: BTreeMap<String, String>,
+}
+
+impl CommitInfo {
+    /// Of a run that replaces what a job has published before.
+    pub fn of_job(run_id: &str, table: &Table) -> CommitInfo {
+        CommitInfo {
+            run_id: run_id.to_string(),
+            application: APPLICATION.to_string(),
+            application_version: table.version() as i64 + 1,
+            metadata: BTreeMap::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

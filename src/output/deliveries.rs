@@ -4,13 +4,12 @@
 //! Invariant: rows are only added; a message is in `deliveries` once it is settled, and in
 //! `dead_letters` before that if it was refused.
 
-use super::commit::{CommitInfo, Outcome};
-use super::lake::{Lake, checkpoint};
+use super::commit::CommitInfo;
+use super::lake::Lake;
 use super::part;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::input::contacts::Channel;
 use crate::input::published::PartFile;
-use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::table::Table;
 use crate::schema;
 use crate::store::wait;
@@ -126,22 +125,15 @@ impl<'a> DeliveryLedger<'a> {
         application: &str,
         application_version: i64,
     ) -> Result<()> {
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
-            let table: Table = self.lake.open_or_create(name, schema, &[])?;
-            let info = CommitInfo {
-                run_id: self.run_id.clone(),
-                application: application.to_string(),
-                application_version,
-                metadata: BTreeMap::new(),
-            };
-            // Rows are only added, so a race that was lost is run again.
-            if let Outcome::Committed { .. } = wait(table.commit(add, &[], &info))? {
-                checkpoint(&table);
-                return Ok(());
-            }
-        }
-        let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
-        Err(Error::new(Kind::Temporary, what).at(name).advise("run again"))
+        // Rows are only added, so a race that was lost is run again.
+        let open = || self.lake.open_or_create(name, schema, &[]);
+        let info = |_: &Table| CommitInfo {
+            run_id: self.run_id.clone(),
+            application: application.to_string(),
+            application_version,
+            metadata: BTreeMap::new(),
+        };
+        self.lake.put_parts(&open, add, &|_| false, &info).map(|_| ())
     }
 }
 
@@ -169,7 +161,8 @@ fn batch(messages: &[Settled], schema: &SchemaRef) -> Result<RecordBatch> {
             "attempts" => numbers(&|message| Some(message.attempts.into())),
             "settled_at" => Arc::new(at.clone().with_timezone("UTC")),
             "reason" => texts(&|message| message.reason.clone()),
-            _ => texts(&|message| Some(status(message).into())),
+            "status" => texts(&|message| Some(status(message).into())),
+            other => unreachable!("{other} is no column of settled messages"),
         }
     });
     let batch = RecordBatch::try_new(schema.clone(), columns.collect());

@@ -14,8 +14,9 @@ use crate::engine::raw::RAW_TRANSACTIONS;
 use crate::error::{Error, Kind, Result};
 use crate::input::alerts::AlertHistory;
 use crate::input::ledger::Ledger;
-use crate::input::published::PartFile;
+use crate::input::published::{PartFile, PublishedPart};
 use crate::job::spec::Spec;
+use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::schema;
 use crate::store::{Place, probe, wait};
 use arrow::datatypes::SchemaRef;
@@ -54,6 +55,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// A month as it is published, in the order of users. `lake` is the one that this is the head of.
+    pub fn month(&self, month: Month, lake: &Lake) -> Vec<PublishedPart> {
+        let table = lake.place.child(MONTHLY_SPENDING);
+        self.parts_of(month).iter().map(|file| PublishedPart::new(month, file, &table)).collect()
+    }
+
     /// The parts of a month in the order of their users.
     pub fn parts_of(&self, month: Month) -> Vec<PartFile> {
         self.parts.iter().filter(|part| part.month == Some(month)).cloned().collect()
@@ -129,7 +136,7 @@ impl Lake {
                 opened.map(|_| ()).map_err(|error| error.advise(advice))
             }
         };
-        fits(BUDGET_ALERTS, schema::budget_alerts(), "what it said will be said anew")?;
+        fits(BUDGET_ALERTS, schema::budget_alerts(), "what it said of the open month will be said anew")?;
         if !spec.output.transactions {
             return Ok(());
         }
@@ -165,6 +172,28 @@ impl Lake {
     ) -> Result<Table> {
         self.free_for_jobs(name)?;
         self.open_or_create(name, schema, partitions)
+    }
+
+    /// Adds parts to the table that `open` opens, in place of those that `replaces` names, as often as
+    /// rivals take the version. Out: the version that it became.
+    pub fn put_parts(
+        &self,
+        open: &dyn Fn() -> Result<Table>,
+        add: &[PartFile],
+        replaces: &dyn Fn(&PartFile) -> bool,
+        info: &dyn Fn(&Table) -> CommitInfo,
+    ) -> Result<u64> {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            let table = open()?;
+            let mut remove = table.files()?;
+            remove.retain(replaces);
+            if let Outcome::Committed { version } = wait(table.commit(add, &remove, &info(&table)))? {
+                checkpoint(&table);
+                return Ok(version);
+            }
+        }
+        let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
+        Err(Error::new(Kind::Temporary, what).at(&self.place.shown).advise("run again"))
     }
 
     /// Errors when a job that replaces a table asks for one that is not its own.
@@ -333,7 +362,7 @@ impl Lake {
 }
 
 /// A checkpoint only spares readers some requests: a run does not fail for the lack of one.
-pub(super) fn checkpoint(table: &Table) {
+fn checkpoint(table: &Table) {
     if let Err(error) = wait(table.checkpoint_when_due()) {
         eprintln!("pennymill: no checkpoint was written: {error}");
     }

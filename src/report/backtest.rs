@@ -20,8 +20,8 @@ fn tables(score: &Score) -> [RuleTable; 2] {
         all.filter(|(rule, _)| template || *rule != Rule::Template).collect()
     };
     [
-        ("with_income", "users with an income and a history", rules(&score.with_template, true)),
-        ("without_income", "users with a history alone", rules(&score.without_template, false)),
+        ("with_income", "users with an income and a history", rules(&score.with_income, true)),
+        ("without_income", "users with a history alone", rules(&score.without_income, false)),
     ]
 }
 
