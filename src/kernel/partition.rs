@@ -151,6 +151,12 @@ impl Sample {
         self.months = Some((first.min(month_index), last.max(month_index)));
         self.users.push(user_id);
     }
+
+    pub fn append(&mut self, other: Sample) {
+        let edges = [self.months, other.months].into_iter().flatten();
+        self.months = edges.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
+        self.users.extend(other.users);
+    }
 }
 
 /// Splits users into ranges.
