@@ -30,7 +30,7 @@ use pennymill::kernel::separators::Separators;
 use pennymill::kernel::table::{self, Sums};
 use pennymill::limits::{PARTITION_ROWS_TARGET, READ_BYTES};
 use pennymill::output::{crowd, monthly};
-use pennymill::run::publish;
+use pennymill::run::{Asked, publish};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -126,10 +126,10 @@ impl Data {
 
     /// What the map came to, and the chunks of each partition.
     fn map(&self, blocks: &[&[u8]], partitioner: &Partitioner) -> (Outcome, Vec<Vec<Chunk>>) {
-        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None };
+        let rules = MapRules { zone: &self.zone, key: Key::random(), only_months: None };
         let known = Known::new(&self.categorizer);
         let mut worker = Worker::new(&known, partitioner, Kept(vec![Vec::new(); partitioner.count()]));
-        let mut mapper = Mapper::new(&rules, &mut worker, ());
+        let mut mapper = Mapper::new(&rules, &mut worker, (), 0);
         for &bytes in blocks {
             mapper.map(Block::Lines { offset: 0, bytes });
         }
@@ -262,7 +262,7 @@ pub fn content(data: &Data) -> Stage<'_> {
     stage("content", move || {
         let (elapsed, content) = timed(|| {
             let mut content = Content::default();
-            lines.iter().for_each(|line| content.add(line));
+            lines.iter().for_each(|line| _ = content.add(line));
             content
         });
         (elapsed, checksum(content.to_string().as_bytes()))
@@ -332,7 +332,7 @@ pub fn decode(data: &Data) -> Stage<'_> {
 /// The whole job, from logs on disk to a lake on disk. Checksum: the net cents.
 pub fn job(data: &Data) -> Stage<'_> {
     stage("job", move || {
-        let (elapsed, published) = timed(|| publish(&data.job, None, &Tuning::of(&data.job)));
+        let (elapsed, published) = timed(|| publish(&data.job, &Asked::default(), &Tuning::of(&data.job)));
         let (report, _) = published.expect("the job runs");
         std::fs::remove_dir_all(&data.job.output.lake).expect("there is a lake, and it is ours");
         (elapsed, report.amount_cents.net.into())

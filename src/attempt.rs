@@ -1,11 +1,12 @@
 //! One attempt of a run: read, add up, write, verify, commit.
 //!
-//! In: a head, the objects to count or the month to rebuild. Out: the next version, or the news
+//! In: a head, the objects to count or the months to recount. Out: the next version, or the news
 //! that another run took it. Invariant: opening + parsed = closing as read back, in rows, in
-//! cents and by the keyed total, or nothing is committed.
+//! cents and by the keyed total, and closing is what the ledger counts, or nothing is committed.
 
 mod alerts;
 mod checks;
+mod overlaps;
 mod records;
 
 use crate::domain::month::Month;
@@ -13,7 +14,8 @@ use crate::engine::local::{Mapped, Tuning, map};
 use crate::engine::reduce::{Reduced, Reduction, reduce};
 use crate::engine::settle::{Verdict, settle};
 use crate::error::{Error, Kind, Result};
-use crate::input::ledger::{Ledger, Status};
+use crate::input::gaps::gaps;
+use crate::input::ledger::{Entry, Ledger, Status};
 use crate::input::plan::{Held, LogObject};
 use crate::input::published::{PartFile, PublishedPart};
 use crate::input::reference::{Reference, zone};
@@ -21,9 +23,11 @@ use crate::job::spec::Spec;
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Outcome};
 use crate::kernel::keyed::Key;
+use crate::kernel::line_sample::LineSample;
 use crate::limits::RUN_SECONDS_MAX;
 use crate::output::commit;
 use crate::output::lake::{Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::output::line_samples;
 use crate::output::manifest::{Manifest, PartRecord};
 use crate::output::monthly::{MonthPart, PartCutter, PartQueue, PartWriter, QueueState};
 use crate::output::part::{WrittenPart, sha256, write_file};
@@ -32,9 +36,9 @@ use crate::output::transactions::TransactionWriter;
 use crate::progress::Progress;
 use crate::report::{Report, RunOutcome};
 use alerts::Said;
-use checks::{hold_to_ledger, verify};
+use checks::{recounted, verify};
 use records::{entry, fill, inputs, months};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -42,22 +46,37 @@ use std::time::Instant;
 pub enum Wish<'a> {
     /// Count these objects; some may have to be held once they are read.
     Count(&'a [LogObject]),
-    /// Recompute a month from the objects that were counted for it.
-    Rebuild(Month, &'a [LogObject]),
+    /// Recompute months from the objects that were counted for them.
+    Recount(&'a Recount),
 }
 
-impl Wish<'_> {
-    pub fn objects(&self) -> &[LogObject] {
+/// Months to be computed anew.
+pub struct Recount {
+    pub months: BTreeSet<Month>,
+    /// All that was counted for one of the months, and all that is restated.
+    pub objects: Vec<LogObject>,
+    /// The names of objects that say something else now, and are counted as they are now.
+    pub restated: BTreeSet<String>,
+}
+
+impl<'a> Wish<'a> {
+    pub fn objects(&self) -> &'a [LogObject] {
         match self {
-            Wish::Count(objects) | Wish::Rebuild(_, objects) => objects,
+            Wish::Count(objects) => objects,
+            Wish::Recount(recount) => &recount.objects,
         }
     }
 
-    fn rebuilt_month(&self) -> Option<Month> {
+    fn recount(&self) -> Option<&'a Recount> {
         match self {
             Wish::Count(_) => None,
-            Wish::Rebuild(month, _) => Some(*month),
+            Wish::Recount(recount) => Some(recount),
         }
+    }
+
+    /// Whether the rejects of an object are new.
+    fn is_news(&self, name: &str) -> bool {
+        self.recount().is_none_or(|recount| recount.restated.contains(name))
     }
 }
 
@@ -81,6 +100,8 @@ pub struct Attempt<'a> {
     pub held: &'a [Held],
     /// Entries whose object was touched but says the same.
     pub refreshed: &'a Ledger,
+    /// Names of objects that may say the same as others.
+    pub duplicates: &'a BTreeSet<String>,
     pub progress: &'a Progress,
 }
 
@@ -108,7 +129,8 @@ impl Attempt<'_> {
     /// The whole attempt. Fills in the report as it goes.
     pub fn run(&self, wish: &Wish, report: &mut Report) -> Result<Ended> {
         let zone = zone(self.spec);
-        let rules = MapRules { zone: &zone, key: Key::random(), only_month: wish.rebuilt_month() };
+        let rules =
+            MapRules { zone: &zone, key: Key::random(), only_months: wish.recount().map(|r| &r.months) };
         let since = Instant::now();
         let read = self.read(wish, &rules)?;
         report.seconds.map += since.elapsed().as_secs_f64();
@@ -120,20 +142,26 @@ impl Attempt<'_> {
         let since = Instant::now();
         self.progress.begin("reduce");
         let closing = self.close(wish, &read, &rules)?;
-        verify(&read, &closing)?;
+        let ledger = self.next_ledger(wish, &read)?;
+        verify(&read, &closing, &ledger)?;
         report.seconds.reduce += since.elapsed().as_secs_f64();
         let since = Instant::now();
         self.progress.begin("alerts");
         // What is said follows from what is right.
         let said = self.say(wish, &read, &closing)?;
+        let overlaps = self.overlaps(wish, &read)?;
         report.seconds.alerts += since.elapsed().as_secs_f64();
         let since = Instant::now();
         self.progress.begin("publish");
-        let manifest = self.write_records(wish, &read, &closing, &said)?;
+        let manifest = self.write_records(wish, &read, &closing, &said, &ledger)?;
         let committed = self.commit(&closing, &manifest)?;
         report.seconds.publish += since.elapsed().as_secs_f64();
         let commit::Outcome::Committed { version } = committed else { return Ok(Ended::Lost) };
         fill(report, &read, &said, manifest, version);
+        report.overlaps = overlaps;
+        let rows = |entry: &Entry| (entry.status == Status::Counted).then_some(entry.rows_accepted);
+        let objects = ledger.entries.iter().map(|(name, entry)| (name.as_str(), rows(entry)));
+        report.gaps = gaps(objects, &read.kept.iter().map(|(object, _)| object.name.as_str()).collect());
         Ok(Ended::Published)
     }
 
@@ -148,7 +176,7 @@ impl Attempt<'_> {
             let (mut mapped, transactions) = self.map(&run_id, &objects, rules, &categorizer)?;
             let verdicts = match wish {
                 Wish::Count(_) => self.judge(&objects, &mapped),
-                Wish::Rebuild(month, _) => hold_to_ledger(*month, &objects, &mapped, &self.head.ledger)?,
+                Wish::Recount(recount) => self.hold_to_ledger(recount, &mapped)?,
             };
             let outcomes = std::mem::take(&mut mapped.outcomes);
             let judged = objects.into_iter().zip(outcomes).zip(verdicts);
@@ -198,7 +226,7 @@ impl Attempt<'_> {
 
     fn judge(&self, objects: &[LogObject], mapped: &Mapped) -> Vec<Verdict> {
         let limit = self.spec.limits.rejects_max_ratio.0;
-        settle(objects, &mapped.outcomes, &self.head.ledger, limit)
+        settle(objects, &mapped.outcomes, &self.head.ledger, limit, self.duplicates)
     }
 
     fn all_held(&self, read: &Read) -> Vec<Held> {
@@ -213,7 +241,7 @@ impl Attempt<'_> {
     fn close(&self, wish: &Wish, read: &Read, rules: &MapRules) -> Result<Closing> {
         let touched: Vec<Month> = match wish {
             Wish::Count(_) => read.sum.by_month.keys().copied().collect(),
-            Wish::Rebuild(month, _) => vec![*month],
+            Wish::Recount(recount) => recount.months.iter().copied().collect(),
         };
         let replaced: Vec<PartFile> = touched.iter().flat_map(|month| self.head.parts_of(*month)).collect();
         let mut openings: Vec<PublishedPart> = touched.iter().flat_map(|m| self.opening(wish, *m)).collect();
@@ -228,11 +256,11 @@ impl Attempt<'_> {
         Ok(Closing { parts, replaced, reduced, touched })
     }
 
-    /// A month as it is published; a month that is rebuilt starts from nothing.
+    /// A month as it is published; a month that is counted anew starts from nothing.
     fn opening(&self, wish: &Wish, month: Month) -> Vec<PublishedPart> {
         match wish {
             Wish::Count(_) => self.head.month(month, self.lake),
-            Wish::Rebuild(..) => Vec::new(),
+            Wish::Recount(_) => Vec::new(),
         }
     }
 
@@ -262,16 +290,25 @@ impl Attempt<'_> {
     }
 
     /// Writes alerts, rejects and the ledger; what the manifest says of them.
-    fn write_records(&self, wish: &Wish, read: &Read, closing: &Closing, said: &Said) -> Result<Manifest> {
+    fn write_records(
+        &self,
+        wish: &Wish,
+        read: &Read,
+        closing: &Closing,
+        said: &Said,
+        ledger: &Ledger,
+    ) -> Result<Manifest> {
         let run_id = &read.run_id;
-        let ledger = self.next_ledger(wish, read)?;
+        let news = read.kept.iter().filter(|(object, _)| wish.is_news(&object.name));
         let rejects: Vec<(&str, &[_])> =
-            read.kept.iter().map(|(object, outcome)| (object.name.as_str(), &outcome.rejects[..])).collect();
+            news.clone().map(|(object, outcome)| (object.name.as_str(), &outcome.rejects[..])).collect();
         let rejected: u64 = rejects.iter().map(|(_, rejects)| rejects.len() as u64).sum();
-        let publish_rejects = rejected > 0 && wish.rebuilt_month().is_none();
+        let samples: Vec<(&str, &LineSample)> =
+            news.map(|(object, outcome)| (object.name.as_str(), &outcome.sample)).collect();
         let record = |name: &str, bytes, rows: u64| {
             write_file(&self.lake.place, format!("_runs/{run_id}/{name}"), bytes, rows)
         };
+        let recounted = |recount: &Recount| recount.months.iter().map(Month::to_string).collect();
         let spec = serde_json::to_string(self.spec).map_err(|e| Error::invariant(e.to_string()))?;
         let months = months(&closing.parts)?;
         Ok(Manifest {
@@ -282,34 +319,46 @@ impl Attempt<'_> {
             currency: self.spec.input.currency.0.to_string(),
             time_zone: self.spec.input.time_zone.0.to_string(),
             opening_version: self.head.table.version(),
-            rebuilt_month: wish.rebuilt_month().map(|month| month.to_string()),
-            inputs: inputs(read),
+            rebuilt_months: wish.recount().map(recounted).unwrap_or_default(),
+            inputs: inputs(read, ledger),
             months,
             monthly_spending: closing.parts.iter().map(|p| PartRecord::new(p.month, &p.written)).collect(),
             budget_alerts: said.written.parts.iter().map(|(m, part)| PartRecord::new(*m, part)).collect(),
             transactions: read.transactions.iter().map(|(m, part)| PartRecord::new(*m, part)).collect(),
             ledger: record("ledger.parquet", ledger.to_parquet()?, ledger.entries.len() as u64)?,
-            rejects: match publish_rejects {
-                true => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
-                false => None,
+            rejects: match rejected {
+                0 => None,
+                _ => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
+            },
+            line_samples: match samples.is_empty() {
+                true => None,
+                false => Some(line_samples::write(&samples, &record)?),
             },
             alert_files: Some(said.written.files.clone()),
+            ..Manifest::default()
         })
     }
 
-    /// Old + added = new. A rebuild adds nothing.
+    /// Old + added = new. A recount adds no object.
     fn next_ledger(&self, wish: &Wish, read: &Read) -> Result<Ledger> {
         let mut next = self.head.ledger.clone();
         next.entries.extend(self.refreshed.entries.clone());
-        if wish.rebuilt_month().is_some() {
-            return Ok(next);
-        }
         for (object, outcome) in &read.kept {
-            if next.is_counted(&object.name) {
-                return Err(Error::invariant("an object is counted twice").at(&object.name));
+            let name = &object.name;
+            if !wish.is_news(name) {
+                let entry = wish.recount().and_then(|r| recounted(&next.entries[name], outcome, &r.months));
+                let entry =
+                    entry.ok_or_else(|| Error::invariant("a recount counts something else").at(name))?;
+                next.entries.insert(name.clone(), entry);
+                continue;
             }
-            let counted = entry(object, Some(outcome), &read.run_id, Status::Counted);
-            next.entries.insert(object.name.clone(), counted);
+            if next.is_counted(name) && wish.recount().is_none() {
+                return Err(Error::invariant("an object is counted twice").at(name));
+            }
+            let mut counted = entry(object, Some(outcome), &read.run_id, Status::Counted);
+            let before = next.entries.get(name).is_some_and(|entry| entry.duplicate_allowed);
+            counted.duplicate_allowed = before || self.duplicates.contains(name);
+            next.entries.insert(name.clone(), counted);
         }
         for (object, outcome, reason) in &read.held {
             let held = entry(object, outcome.as_ref(), &read.run_id, Status::Held(reason.clone()));
@@ -317,7 +366,8 @@ impl Attempt<'_> {
         }
         let mut contents = BTreeMap::new();
         // Logs without a word in them are all the same, and no second delivery.
-        for (name, entry) in next.counted().filter(|(_, entry)| entry.rows_read > entry.rows_blank) {
+        let may_not_repeat = |entry: &Entry| entry.rows_read > entry.rows_blank && !entry.duplicate_allowed;
+        for (name, entry) in next.counted().filter(|(_, entry)| may_not_repeat(entry)) {
             if contents.insert(&entry.content_hash, name).is_some() {
                 return Err(Error::invariant("a content is counted twice").at(name));
             }

@@ -13,6 +13,7 @@ use crate::output::crowd;
 use crate::output::lake::Lake;
 use crate::store::wait;
 use crate::{bench, deliver, query, recommend, table_job};
+use std::collections::BTreeSet;
 
 /// Enough to plan a question; it is not answered.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -61,7 +62,7 @@ pub fn run(args: &JobArgs) -> Result<String> {
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
     let reference = Reference::load(&spec, crowd::read)?;
     let ledger = head.map(|head| head.ledger).unwrap_or_default();
-    let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0);
+    let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0, &BTreeSet::new());
     let counts = Categorizer::of(&reference)?.counts();
     let layers: Vec<String> =
         counts.iter().map(|(source, count)| format!("{} {count}", source.name())).collect();

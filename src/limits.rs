@@ -39,6 +39,10 @@ pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
 /// What the rejects of one object may take in memory; an object with more is held.
 pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Lines of one object that a run remembers to tell overlaps by, and lines of all that it reads.
+pub const LINE_SAMPLE: u64 = 16 * 1024;
+pub const LINE_SAMPLES: u64 = 256 * 1024;
+
 /// Distinct sellers that one worker remembers the category of, as printed; and that all together
 /// remember, folded.
 pub const SELLERS_REMEMBERED_MAX: usize = 256 * 1024;

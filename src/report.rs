@@ -12,10 +12,11 @@ pub use plan::{plan_json, plan_text};
 use crate::domain::category::CategorySource;
 use crate::domain::money::format_cents;
 use crate::domain::transaction::RejectReason;
+use crate::input::gaps::Gap;
 use crate::input::plan::Held;
 use crate::kernel::fused::Outcome;
 use crate::kernel::memo::MemoCounts;
-use crate::output::manifest::MonthRecord;
+use crate::output::manifest::{InputRecord, MonthRecord};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -116,6 +117,16 @@ pub struct Seconds {
     pub total: f64,
 }
 
+/// Rows of an object that stand in another one as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overlap {
+    pub source_object: String,
+    pub counted_object: String,
+    pub rows: u64,
+    /// Whether only a sample of the lines was compared.
+    pub estimated: bool,
+}
+
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HeldInput {
     pub source_object: String,
@@ -139,6 +150,14 @@ pub struct Report {
     pub alerts_as_of: Option<String>,
     /// The month that was rebuilt: `rows` are then all rows of its logs, amounts those of the month.
     pub rebuilt_month: Option<String>,
+    /// All months that were counted anew.
+    pub rebuilt_months: Vec<String>,
+    /// Every object that was read, and what it came to.
+    pub objects: Vec<InputRecord>,
+    /// Rows of new objects that stand in other counted objects too; counted all the same.
+    pub overlaps: Vec<Overlap>,
+    /// Periods without an object, where the names of the others lead to expect one.
+    pub gaps: Vec<Gap>,
     pub held: Vec<HeldInput>,
     pub seconds: Seconds,
     pub peak_memory_bytes: u64,
@@ -218,6 +237,7 @@ impl Report {
         for held in &self.held {
             writeln!(page, "  held       {}: {}", printable(&held.source_object), printable(&held.reason))?;
         }
+        self.write_doubts(page)?;
         let seconds = &self.seconds;
         write!(page, "  time       {:.2} s", seconds.total)?;
         if self.outcome == RunOutcome::Published {
@@ -232,8 +252,9 @@ impl Report {
     fn write_published(&self, page: &mut String) -> std::fmt::Result {
         let (inputs, rows, cents) = (&self.inputs, &self.rows, &self.amount_cents);
         writeln!(page, "  run        {}", self.run_id)?;
-        if let Some(month) = &self.rebuilt_month {
-            writeln!(page, "  rebuilt    {month}, from all logs that were counted for it")?;
+        if !self.rebuilt_months.is_empty() {
+            let months = self.rebuilt_months.join(", ");
+            writeln!(page, "  rebuilt    {months}, from all logs that were counted for it")?;
         }
         let held = if inputs.held > 0 { format!(", {} held", inputs.held) } else { String::new() };
         writeln!(
@@ -286,6 +307,29 @@ impl Report {
         Ok(())
     }
 
+    /// What is counted, and may be worth a look.
+    fn write_doubts(&self, page: &mut String) -> std::fmt::Result {
+        for overlap in self.overlaps.iter().take(DOUBTS_SHOWN) {
+            let Overlap { source_object, counted_object, rows, estimated } = overlap;
+            let (object, counted) = (printable(source_object), printable(counted_object));
+            let about = if *estimated { "about " } else { "" };
+            let rows = grouped(*rows);
+            writeln!(
+                page,
+                "  overlap    {object}: {about}{rows} of its rows stand in {counted} too; all are counted"
+            )?;
+        }
+        for gap in self.gaps.iter().take(DOUBTS_SHOWN) {
+            writeln!(page, "  gap        {} in {}: {}", gap.period, printable(&gap.series), gap.reason)?;
+        }
+        for (count, what) in [(self.overlaps.len(), "overlaps"), (self.gaps.len(), "gaps")] {
+            if count > DOUBTS_SHOWN {
+                writeln!(page, "  and        {} more {what}, with --report json", count - DOUBTS_SHOWN)?;
+            }
+        }
+        Ok(())
+    }
+
     fn write_alerts(&self, page: &mut String) -> std::fmt::Result {
         let AlertCounts { approaching, exceeded, pace, cleared, corrected } = self.alerts;
         if self.alerts_as_of.is_none() && corrected == 0 {
@@ -303,6 +347,9 @@ impl Report {
         }
     }
 }
+
+/// Overlaps, and gaps, on the page.
+const DOUBTS_SHOWN: usize = 10;
 
 /// What comes from a listing, a log or a table: whatever it holds stays on its line.
 pub fn printable(name: &str) -> String {

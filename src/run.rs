@@ -3,16 +3,17 @@
 //! In: a job file and what was typed. Out: a report, and the exit code for cron.
 //! Invariant: a run can be killed at any line and simply started again.
 
-use crate::attempt::{Attempt, Ended, Wish};
+use crate::attempt::{Attempt, Ended, Recount, Wish};
 use crate::bench;
 use crate::deliver;
 use crate::domain::month::Month;
 use crate::engine::local::Tuning;
 use crate::engine::read::{content, months_of};
 use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
+use crate::input::gaps::gaps;
 use crate::input::ledger::{Entry, Ledger};
-use crate::input::plan::{self, CHANGED, Held, Plan};
-use crate::input::reference::Reference;
+use crate::input::plan::{self, CHANGED, Held, Listing, LogObject, Plan};
+use crate::input::reference::{Reference, zone};
 use crate::job::cli::{ReportForm, RunArgs};
 use crate::job::spec::{JobKind, Spec};
 use crate::limits::COMMIT_ATTEMPTS_MAX;
@@ -22,6 +23,7 @@ use crate::progress::Progress;
 use crate::recommend;
 use crate::report::{Report, RunOutcome, peak_memory_bytes, plan_json, plan_text};
 use crate::table_job;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Runs a job. Out: what to print on stdout, and the exit code.
@@ -34,8 +36,14 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     if args.dry_run {
         return dry_run(&spec, args.report).map(|text| (text, 0));
     }
-    if spec.kind != JobKind::Spending && args.rebuild.is_some() {
-        return Err(Error::unfit("--rebuild is for jobs of kind \"spending\"; run this one again instead"));
+    let asked = Asked {
+        rebuild: args.rebuild,
+        restate: args.restate.clone(),
+        allow_duplicate: args.allow_duplicate.clone(),
+    };
+    if spec.kind != JobKind::Spending && !asked.is_nothing() {
+        let what = "--rebuild, --restate and --allow-duplicate are for jobs of kind \"spending\"";
+        return Err(Error::unfit(what).advise("run this one again instead"));
     }
     if let Some(months) = args.backtest {
         if spec.kind != JobKind::Recommend {
@@ -44,12 +52,13 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
         return recommend::backtest(&spec, months, args.report).map(|text| (text, 0));
     }
     let (report, code) = match spec.kind {
-        JobKind::Spending => publish(&spec, args.rebuild, &Tuning::of(&spec))?,
+        JobKind::Spending => publish(&spec, &asked, &Tuning::of(&spec))?,
         JobKind::Recommend => (recommend::publish(&spec)?, 0),
         JobKind::Deliver => deliver::publish(&spec)?,
         JobKind::Sql | JobKind::Votes => (table_job::publish(&spec)?, 0),
         JobKind::Bench => {
-            let publish = |job: &Spec| publish(job, None, &Tuning::of(job)).map(|(report, _)| report);
+            let publish =
+                |job: &Spec| publish(job, &Asked::default(), &Tuning::of(job)).map(|(report, _)| report);
             return Ok((bench::run(&spec, &publish)?.print(args.report), 0));
         }
     };
@@ -61,13 +70,25 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     Ok((text, code))
 }
 
+/// What is asked of a run besides counting what is new.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// A month to be counted anew.
+    pub rebuild: Option<Month>,
+    /// Names of counted objects that are to be counted as they are now.
+    pub restate: Vec<String>,
+    /// Names of objects that may say the same as others.
+    pub allow_duplicate: Vec<String>,
+}
+
 /// From the logs to the next version of the lake. `tuning` changes the time it takes, never a
 /// byte of what is published.
-pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(Report, u8)> {
+pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u8)> {
     let started = Instant::now();
     let lake = Lake::open(&spec.output.lake)?;
     // Before the lake is touched: a job that names no logs leaves no trace.
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
+    let duplicates = plan::named(&asked.allow_duplicate, &listing.objects)?;
     lake.probe()?;
     let _lock = lake.lock("_lock")?;
     let mut report = Report { job: spec.name.clone(), ..Report::default() };
@@ -81,14 +102,14 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
         // The other tables follow up to this head before its alerts are read, also after a lost race.
         lake.catch_up()?;
         report.table_version = head.table.version();
-        let mut plan = Plan::new(listing.clone(), &head.ledger, spec.limits.rejects_max_ratio.0);
+        let limit = spec.limits.rejects_max_ratio.0;
+        let mut plan = Plan::new(listing.clone(), &head.ledger, limit, &duplicates);
+        let recount = recount(asked, spec, &head.ledger, &listing, tuning)?;
+        plan.leave_out(&recount.as_ref().map(|recount| recount.restated.clone()).unwrap_or_default());
         let refreshed = compare_touched(&mut plan, &head.ledger)?;
-        let counted =
-            rebuild.map(|month| plan::counted_for(month, &head.ledger, &listing.objects)).transpose()?;
-        let wish = match (rebuild, &counted) {
-            (Some(month), Some(objects)) => Wish::Rebuild(month, objects),
-            _ => Wish::Count(&plan.new),
-        };
+        let wish = recount.as_ref().map_or(Wish::Count(&plan.new), Wish::Recount);
+        let names = listing.objects.iter().map(|object| &object.name).chain(head.ledger.entries.keys());
+        report.gaps = gaps(names.map(|name| (name.as_str(), None)), &BTreeSet::new());
         report.hold(&plan.held);
         report.seconds.plan = started.elapsed().as_secs_f64();
         if matches!(wish, Wish::Count([])) {
@@ -108,6 +129,7 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
             started,
             held: &plan.held,
             refreshed: &refreshed,
+            duplicates: &duplicates,
             progress: &progress,
         };
         match attempt.run(&wish, &mut report)? {
@@ -124,6 +146,37 @@ pub fn publish(spec: &Spec, rebuild: Option<Month>, tuning: &Tuning) -> Result<(
     }
     let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
     Err(Error::new(Kind::Temporary, what).at(&lake.place.shown).advise("run again"))
+}
+
+impl Asked {
+    fn is_nothing(&self) -> bool {
+        self.rebuild.is_none() && self.restate.is_empty() && self.allow_duplicate.is_empty()
+    }
+}
+
+/// The months to count anew and what they are counted from, if that was asked for.
+fn recount(
+    asked: &Asked,
+    spec: &Spec,
+    ledger: &Ledger,
+    listing: &Listing,
+    tuning: &Tuning,
+) -> Result<Option<Recount>> {
+    let restated = plan::named(&asked.restate, &listing.objects)?;
+    if let Some(name) = restated.iter().find(|name| !ledger.is_counted(name)) {
+        let error = Error::new(Kind::NotFound, "it is not counted, so there is nothing to restate").at(name);
+        return Err(error.advise("run without --restate, which counts it"));
+    }
+    let now: Vec<LogObject> =
+        listing.objects.iter().filter(|object| restated.contains(&object.name)).cloned().collect();
+    let mut months = months_of(&now, &zone(spec), tuning)?;
+    months.extend(restated.iter().flat_map(|name| &ledger.entries[name].months).map(|m| m.month));
+    months.extend(asked.rebuild);
+    if months.is_empty() && restated.is_empty() {
+        return Ok(None);
+    }
+    let objects = plan::recounted_for(&months, &restated, ledger, &listing.objects)?;
+    Ok(Some(Recount { months, objects, restated }))
 }
 
 fn finish(mut report: Report, started: Instant) -> (Report, u8) {
@@ -159,8 +212,8 @@ fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
     let head = lake.head()?;
     let ledger = head.as_ref().map(|head| head.ledger.clone()).unwrap_or_default();
-    let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0);
-    let months = months_of(&plan.new, &crate::input::reference::zone(spec), &Tuning::of(spec))?;
+    let plan = Plan::new(listing, &ledger, spec.limits.rejects_max_ratio.0, &BTreeSet::new());
+    let months = months_of(&plan.new, &zone(spec), &Tuning::of(spec))?;
     let parts = |month: &Month| head.as_ref().map_or(0, |head| head.parts_of(*month).len());
     let months: Vec<(String, usize)> = months.iter().map(|m| (m.to_string(), parts(m))).collect();
     Ok(match form {

@@ -189,6 +189,17 @@ pub fn ledger() -> SchemaRef {
         required("positive", TOTAL),
         required("negative", TOTAL),
         required("months", DataType::Utf8),
+        required("rows_outside", DataType::Int64),
+        required("duplicate_allowed", DataType::Boolean),
+    ])
+}
+
+/// Hashes of some lines, beside a run: a file of the program's own, whose form may change.
+pub fn line_samples() -> SchemaRef {
+    table([
+        required("source_object", DataType::Utf8),
+        required("level", DataType::Int32),
+        required("line_hash", DataType::Int64),
     ])
 }
 

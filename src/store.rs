@@ -14,12 +14,13 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
 };
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -39,6 +40,25 @@ pub fn wait<F: Future>(future: F) -> F::Output {
 /// Starts a future of a store; wait for it later.
 pub fn start<F: Future<Output: Send> + Send + 'static>(future: F) -> JoinHandle<F::Output> {
     runtime().spawn(future)
+}
+
+/// Stores that a program brings itself, by scheme and host of their URLs.
+static MOUNTED: RwLock<BTreeMap<String, Arc<dyn ObjectStore>>> = RwLock::new(BTreeMap::new());
+
+fn mount_point(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+/// Makes a store known under a URL such as `mine://lakes`: places below it lie in that store.
+/// Nothing that this program opens itself can be taken over. Errors: no URL.
+pub fn mount(url: &str, store: Arc<dyn ObjectStore>) -> Result<()> {
+    let url = Url::parse(url).map_err(|e| Error::unfit(format!("not a URL: {e}")))?;
+    MOUNTED.write().unwrap_or_else(PoisonError::into_inner).insert(mount_point(&url), store);
+    Ok(())
+}
+
+fn mounted(url: &Url) -> Option<Arc<dyn ObjectStore>> {
+    MOUNTED.read().unwrap_or_else(PoisonError::into_inner).get(&mount_point(url)).cloned()
 }
 
 /// An object or a prefix in a store.
@@ -86,6 +106,11 @@ impl Place {
             "gs" => "GOOGLE_",
             "az" => "AZURE_",
             _ => {
+                if let Some(store) = mounted(&url) {
+                    let path = Path::from_url_path(url.path());
+                    let path = path.map_err(|e| Error::unfit(e.to_string()).at(&shown))?;
+                    return Ok(Place { store, path, shown, url });
+                }
                 let what = format!("no store is known for `{scheme}://`");
                 return Err(Error::unfit(what).advise("use file://, s3://, gs://, az:// or a path"));
             }

@@ -9,7 +9,7 @@ use pennymill::domain::transaction::RejectReason;
 use pennymill::engine::local::Tuning;
 use pennymill::job::spec::Spec;
 use pennymill::kernel::plain::Plain;
-use pennymill::run::publish;
+use pennymill::run::{Asked, publish};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -236,7 +236,8 @@ fn hostile_logs_mean_what_the_oracle_says_however_they_are_cut() {
             let bytes: usize = logs.iter().map(Vec::len).sum();
             let split_bytes = if bytes > 10_000 { split_bytes.max(997) } else { split_bytes };
             let tuning = Tuning { threads, split_bytes, read_bytes, memory_bytes };
-            let (report, _) = publish(&spec, None, &tuning).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let (report, _) =
+                publish(&spec, &Asked::default(), &tuning).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             // Two empty or equal logs are a second delivery; the oracle does not know of them.
             if report.inputs.held > 0 {
                 continue;
@@ -303,7 +304,7 @@ fn transactions_are_the_rows_behind_the_sums_in_the_order_of_their_lines() {
         });
         let spec = Spec::load(&scratch.job(), &[]).unwrap();
         let tuning = Tuning { threads, split_bytes, read_bytes: 50, memory_bytes: 1 << 30 };
-        publish(&spec, None, &tuning).unwrap();
+        publish(&spec, &Asked::default(), &tuning).unwrap();
         let sql = "select month, user_id, category, sum(amount) amount, count(*) transaction_count from transactions group by 1, 2, 3 \
                    except select * from monthly_spending";
         let lake = scratch.lake();

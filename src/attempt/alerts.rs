@@ -69,7 +69,7 @@ impl Attempt<'_> {
             AsOf::Day(day) => Some(day.month()),
             AsOf::Latest => touched.iter().copied().max().max(self.head.last_month()),
         };
-        as_of.filter(|month| wish.rebuilt_month().is_none() && touched.contains(month))
+        as_of.filter(|month| wish.recount().is_none() && touched.contains(month))
     }
 
     /// A touched month as it was written, with the months before it as they will be published.

@@ -6,8 +6,9 @@
 use super::Read;
 use super::alerts::Said;
 use crate::domain::month::Month;
+use crate::domain::transaction::RejectReason;
 use crate::error::{Error, Result};
-use crate::input::ledger::{Entry, MonthEntry, Status};
+use crate::input::ledger::{Entry, Ledger, MonthEntry, Status};
 use crate::input::plan::LogObject;
 use crate::kernel::fused::{MonthShare, Outcome};
 use crate::kernel::keyed::GroupTotals;
@@ -18,12 +19,6 @@ use std::collections::BTreeMap;
 
 /// What the ledger says of an object; of one that cannot be read to its end nothing is known.
 pub(super) fn entry(object: &LogObject, outcome: Option<&Outcome>, run_id: &str, status: Status) -> Entry {
-    let month = |(month, share): (&Month, &MonthShare)| MonthEntry {
-        month: *month,
-        rows: share.rows,
-        net_cents: share.net_cents,
-        last_micros: Some(share.last_micros),
-    };
     let content_hash = outcome.map(|outcome| outcome.content.to_string()).unwrap_or_default();
     let nothing = Outcome::default();
     let outcome = outcome.unwrap_or(&nothing);
@@ -37,21 +32,24 @@ pub(super) fn entry(object: &LogObject, outcome: Option<&Outcome>, run_id: &str,
         rows_accepted: outcome.accepted,
         rows_rejected: outcome.rejected_rows(),
         rows_blank: outcome.blank,
+        rows_outside: outcome.rejected[RejectReason::OutOfWindow as usize],
         positive_cents: outcome.positive_cents,
         negative_cents: outcome.negative_cents,
-        months: outcome.by_month.iter().map(month).collect(),
+        months: outcome.by_month.iter().map(|(month, share)| month_entry(*month, share)).collect(),
+        duplicate_allowed: false,
     }
 }
 
-pub(super) fn inputs(read: &Read) -> Vec<InputRecord> {
-    let run_id = &read.run_id;
-    let counted = |(object, outcome): &(LogObject, Outcome)| {
-        InputRecord::new(&object.name, entry(object, Some(outcome), run_id, Status::Counted))
-    };
-    let held = |(object, outcome, reason): &(LogObject, Option<Outcome>, String)| {
-        InputRecord::new(&object.name, entry(object, outcome.as_ref(), run_id, Status::Held(reason.clone())))
-    };
-    read.kept.iter().map(counted).chain(read.held.iter().map(held)).collect()
+pub(super) fn month_entry(month: Month, share: &MonthShare) -> MonthEntry {
+    let (rows, net_cents) = (share.rows, share.net_cents());
+    MonthEntry { month, rows, net_cents, last_micros: Some(share.last_micros) }
+}
+
+/// Everything that was read, as the ledger says it after the run.
+pub(super) fn inputs(read: &Read, ledger: &Ledger) -> Vec<InputRecord> {
+    let kept = read.kept.iter().map(|(object, _)| object);
+    let all = kept.chain(read.held.iter().map(|(object, ..)| object));
+    all.map(|object| InputRecord::new(&object.name, ledger.entries[&object.name].clone())).collect()
 }
 
 /// The totals of each month over its parts, which share no user.
@@ -81,7 +79,12 @@ pub(super) fn fill(report: &mut Report, read: &Read, said: &Said, manifest: Mani
     report.inputs.new = read.kept.len() as u64;
     report.inputs.bytes = read.kept.iter().map(|(object, _)| object.size_bytes).sum();
     report.months = manifest.months;
-    report.rebuilt_month = manifest.rebuilt_month;
+    report.rebuilt_month = match &manifest.rebuilt_months[..] {
+        [month] => Some(month.clone()),
+        _ => None,
+    };
+    report.rebuilt_months = manifest.rebuilt_months;
+    report.objects = manifest.inputs;
     report.alerts = said.counts;
     report.alerts_as_of = said.as_of.map(|month| month.to_string());
     report.sellers = read.mapped.memo.into();

@@ -15,6 +15,7 @@ use crate::input::plan::{LogObject, Split, splits};
 use crate::job::spec::Spec;
 use crate::kernel::categorize::Categorizer;
 use crate::kernel::fused::{MapRules, Mapper, Outcome, Recorder, Worker};
+use crate::kernel::line_sample;
 use crate::kernel::memo::{Known, MemoCounts};
 use crate::kernel::partition::Partitioner;
 use crate::kernel::scan::Block;
@@ -99,6 +100,8 @@ struct Work<'a, R> {
     record: &'a R,
     on_read: &'a OnRead<'a>,
     feed: Feed,
+    /// By object: how closely its lines are remembered.
+    levels: Vec<u32>,
     /// By object.
     reject_bytes: Vec<AtomicU64>,
     mapped: Mutex<BySplit>,
@@ -144,6 +147,7 @@ pub fn map<R: Record>(
         record,
         on_read,
         feed: Feed::new(splits.len(), pool.current_num_threads()),
+        levels: levels(objects),
         reject_bytes: objects.iter().map(|_| AtomicU64::new(0)).collect(),
         mapped: Mutex::default(),
         memo: Mutex::default(),
@@ -195,7 +199,7 @@ impl<'a, R: Record> Work<'a, R> {
     /// A stretch of a plain object is one piece.
     fn map_stretch(&self, index: usize, worker: &mut MapWorker<'a>) -> Result<Result<(), String>> {
         let split = self.splits[index];
-        let mut mapper = self.start(worker);
+        let mut mapper = self.start(split.object, worker);
         let read = scan(&self.objects[split.object], split, self.tuning.read_bytes, |block, bytes| {
             self.map_block(split, &mut mapper, block, bytes);
             self.goes_on(split)
@@ -222,14 +226,14 @@ impl<'a, R: Record> Work<'a, R> {
     }
 
     fn map_piece(&self, id: PieceId, block: Block, worker: &mut MapWorker<'a>) -> Result<()> {
-        let mut mapper = self.start(worker);
+        let mut mapper = self.start(self.splits[id.split].object, worker);
         // Its bytes were told when they were read.
         self.map_block(self.splits[id.split], &mut mapper, block, 0);
         self.keep(id, mapper)
     }
 
-    fn start<'w>(&self, worker: &'w mut MapWorker<'a>) -> PieceMapper<'w, 'a, R> {
-        Mapper::new(self.rules, worker, self.record.start())
+    fn start<'w>(&self, object: usize, worker: &'w mut MapWorker<'a>) -> PieceMapper<'w, 'a, R> {
+        Mapper::new(self.rules, worker, self.record.start(), self.levels[object])
     }
 
     fn map_block(&self, split: Split, mapper: &mut PieceMapper<'_, 'a, R>, block: Block, bytes: u64) {
@@ -255,6 +259,18 @@ impl<'a, R: Record> Work<'a, R> {
     fn rejects_too_much(&self, split: Split) -> bool {
         self.reject_bytes[split.object].load(Ordering::Relaxed) > REJECT_BYTES_MAX
     }
+}
+
+/// How many times its size an archive of transactions may well hold.
+const PACKED: u64 = 8;
+
+fn levels(objects: &[LogObject]) -> Vec<u32> {
+    let bytes = |object: &LogObject| match object.compression {
+        Compression::None => object.size_bytes,
+        _ => object.size_bytes.saturating_mul(PACKED),
+    };
+    let all_bytes = objects.iter().map(bytes).fold(0, u64::saturating_add);
+    objects.iter().map(|object| line_sample::level(bytes(object), all_bytes)).collect()
 }
 
 /// Adds up the pieces of each object in their order.

@@ -73,14 +73,14 @@ impl RawLogs {
     /// Reads one object, a batch per block and month.
     fn read(&self, index: usize, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
         let object = &self.objects[index];
-        let rules = MapRules { zone: &self.zone, key: Key::random(), only_month: None };
+        let rules = MapRules { zone: &self.zone, key: Key::random(), only_months: None };
         let partitioner = Partitioner::from_sample(Sample::default(), 1, 1);
         let known = Known::new(&self.categorizer);
         let mut worker = Worker::new(&known, &partitioner, Nowhere);
         let whole = Split { object: index, start: 0, end: u64::MAX };
         let (mut line, mut wanted, mut failure) = (0, true, None);
         let read = scan(object, whole, READ_BYTES, |block, _| {
-            let mut mapper = Mapper::new(&rules, &mut worker, SplitRows::default());
+            let mut mapper = Mapper::new(&rules, &mut worker, SplitRows::default(), 0);
             mapper.map(block);
             let (outcome, rows) = mapper.finish();
             self.rejected.fetch_add(outcome.rejected_rows(), Ordering::Relaxed);

@@ -56,9 +56,9 @@ pub fn content(object: &LogObject) -> Result<Result<Content, String>> {
     let whole = Split { object: 0, start: 0, end: u64::MAX };
     let read = scan(object, whole, READ_BYTES, |block, _| {
         match block {
-            Block::Overlong { head, .. } => content.add(head),
+            Block::Overlong { head, .. } => _ = content.add(head),
             Block::Lines { bytes, .. } => {
-                bytes.split_inclusive(|b| *b == b'\n').for_each(|line| content.add(line));
+                bytes.split_inclusive(|b| *b == b'\n').for_each(|line| _ = content.add(line));
             }
         }
         true

@@ -1,6 +1,6 @@
 //! Which of the objects that were read are counted, and which are held.
 //!
-//! In: the outcomes of a map, the ledger, the job's limit. Out: a verdict per object.
+//! In: the outcomes of a map, the ledger, the job's limit, names that may say the same as others. Out: a verdict per object.
 //! Invariant: the verdict on an object depends on it, the ledger, and the kept objects whose
 //! names come before; never on the order of reading.
 
@@ -8,7 +8,7 @@ use super::local::ObjectOutcome;
 use crate::input::ledger::Ledger;
 use crate::input::plan::{LogObject, above_limit, second_delivery, too_many_rejects};
 use crate::kernel::fused::Outcome;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Nothing of a held object is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +17,14 @@ pub enum Verdict {
     Held(String),
 }
 
-/// Judges the objects, which come in the order of their names.
+/// Judges the objects, which come in the order of their names. `duplicates` are the names of those
+/// that are counted even if they say the same as another one.
 pub fn settle(
     objects: &[LogObject],
     outcomes: &[ObjectOutcome],
     ledger: &Ledger,
     rejects_max_millionths: i64,
+    duplicates: &BTreeSet<String>,
 ) -> Vec<Verdict> {
     let counted = ledger.counted().map(|(name, entry)| (entry.content_hash.clone(), name.as_str()));
     let mut said: HashMap<String, &str> = counted.collect();
@@ -30,7 +32,13 @@ pub fn settle(
     for (object, outcome) in objects.iter().zip(outcomes) {
         let verdict = match outcome {
             Err(damage) => Verdict::Held(damage.clone()),
-            Ok(outcome) => judge(outcome, rejects_max_millionths, &said),
+            Ok(outcome) => match judge(outcome, rejects_max_millionths, &said) {
+                Judged::Duplicate(first) if !duplicates.contains(&object.name) => {
+                    Verdict::Held(second_delivery(first))
+                }
+                Judged::Refused(reason) => Verdict::Held(reason),
+                Judged::Duplicate(_) | Judged::New => Verdict::Kept,
+            },
         };
         if let (Verdict::Kept, Ok(outcome)) = (&verdict, outcome) {
             said.insert(outcome.content.to_string(), &object.name);
@@ -40,7 +48,14 @@ pub fn settle(
     verdicts
 }
 
-fn judge(outcome: &Outcome, limit: i64, said: &HashMap<String, &str>) -> Verdict {
+enum Judged<'s> {
+    New,
+    /// It says the same as this object.
+    Duplicate(&'s str),
+    Refused(String),
+}
+
+fn judge<'s>(outcome: &Outcome, limit: i64, said: &HashMap<String, &'s str>) -> Judged<'s> {
     let rejected = outcome.rejected_rows();
     if above_limit(rejected, outcome.lines, limit) {
         let mut reason = too_many_rejects(rejected, outcome.lines);
@@ -49,10 +64,11 @@ fn judge(outcome: &Outcome, limit: i64, said: &HashMap<String, &str>) -> Verdict
             reason +=
                 &format!("; the first is {} at line {line}, column {column}", first.refusal.reason.name());
         }
-        return Verdict::Held(reason);
+        return Judged::Refused(reason);
     }
     match said.get(&outcome.content.to_string()) {
-        Some(first) if outcome.lines > outcome.blank => Verdict::Held(second_delivery(first)),
-        _ => Verdict::Kept,
+        // Logs without a word in them are all the same, and no second delivery.
+        Some(first) if outcome.lines > outcome.blank => Judged::Duplicate(first),
+        _ => Judged::New,
     }
 }

@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod builtin;
 pub mod contacts;
 pub mod fetch;
+pub mod gaps;
 pub mod layers;
 pub mod ledger;
 pub mod plan;

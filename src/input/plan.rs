@@ -12,7 +12,7 @@ use crate::limits::OBJECTS_MAX;
 use crate::store::Place;
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A log object as it stood when the run was planned.
 #[derive(Clone, Debug)]
@@ -130,9 +130,15 @@ fn placeholders(listed: &[ObjectMeta], prefix: &str) -> HashSet<Path> {
 }
 
 impl Plan {
-    /// Holds the listing against the ledger. `rejects_max_millionths` is the job's limit now,
-    /// which may let in what an earlier run held.
-    pub fn new(listing: Listing, ledger: &Ledger, rejects_max_millionths: i64) -> Plan {
+    /// Holds the listing against the ledger. `rejects_max_millionths` is the job's limit now, and
+    /// `duplicates` the names of objects that may say the same as others: both may let in what an
+    /// earlier run held.
+    pub fn new(
+        listing: Listing,
+        ledger: &Ledger,
+        rejects_max_millionths: i64,
+        duplicates: &BTreeSet<String>,
+    ) -> Plan {
         let counted = ledger.counted_contents();
         let Listing { objects, set_aside, unlisted } = listing;
         let mut plan = Plan { listed: objects.len(), set_aside, ..Plan::default() };
@@ -147,7 +153,11 @@ impl Plan {
                 Status::Counted if same => {}
                 Status::Counted if entry.size_bytes == object.size_bytes => plan.touched.push(object),
                 Status::Counted => plan.held.push(Held { name: object.name, reason: CHANGED.into() }),
-                Status::Held(reason) if same && still_held(entry, &counted, rejects_max_millionths) => {
+                Status::Held(reason)
+                    if same
+                        && !duplicates.contains(&object.name)
+                        && still_held(entry, &counted, rejects_max_millionths) =>
+                {
                     plan.held.push(Held { name: object.name, reason: reason.clone() });
                 }
                 // A held object that was delivered again, or that the job now lets in.
@@ -155,6 +165,12 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// Leaves out objects that are counted and will be restated: they are neither held nor as they were.
+    pub fn leave_out(&mut self, restated: &BTreeSet<String>) {
+        self.touched.retain(|object| !restated.contains(&object.name));
+        self.held.retain(|held| !restated.contains(&held.name));
     }
 
     pub fn new_bytes(&self) -> u64 {
@@ -215,22 +231,68 @@ pub fn splits(objects: &[LogObject], split_bytes: u64) -> Vec<Split> {
     }
     splits
 }
-/// The objects that a month was counted from. Errors when one is gone.
+
+/// The objects that a month was counted from. Errors when there are none, or one is gone.
 pub fn counted_for(month: Month, ledger: &Ledger, listed: &[LogObject]) -> Result<Vec<LogObject>> {
-    let touches = |entry: &Entry| entry.months.iter().any(|m| m.month == month);
-    let names = ledger.counted().filter(|(_, entry)| touches(entry)).map(|(name, _)| name);
-    let by_name: HashMap<&str, &LogObject> =
-        listed.iter().map(|object| (object.name.as_str(), object)).collect();
-    let find = |name: &String| {
-        by_name.get(name.as_str()).copied().cloned().ok_or_else(|| {
-            let error =
-                Error::new(Kind::NotFound, "a raw log that was counted for the month is gone").at(name);
-            error.advise("restore it, or rebuild with `input.logs` where it lies")
-        })
-    };
-    let objects: Vec<LogObject> = names.map(find).collect::<Result<_>>()?;
+    let objects = counted(ledger, listed, |_, entry| entry.months.iter().any(|m| m.month == month))?;
     match objects.is_empty() {
         true => Err(Error::new(Kind::NotFound, format!("nothing was counted for {month}"))),
         false => Ok(objects),
     }
+}
+
+/// The objects that a recount of months takes: those that were counted for one of them, those with
+/// rows outside the job's months of then, and `restated` ones. Errors when one is gone.
+pub fn recounted_for(
+    months: &BTreeSet<Month>,
+    restated: &BTreeSet<String>,
+    ledger: &Ledger,
+    listed: &[LogObject],
+) -> Result<Vec<LogObject>> {
+    let objects = counted(ledger, listed, |name, entry| {
+        let is_counted_for = entry.months.iter().any(|m| months.contains(&m.month));
+        is_counted_for || entry.rows_outside > 0 || restated.contains(name)
+    })?;
+    match objects.is_empty() {
+        true => Err(Error::new(Kind::NotFound, "nothing was counted that could be counted anew")),
+        false => Ok(objects),
+    }
+}
+
+fn counted(
+    ledger: &Ledger,
+    listed: &[LogObject],
+    is_wanted: impl Fn(&String, &Entry) -> bool,
+) -> Result<Vec<LogObject>> {
+    let names = ledger.counted().filter(|(name, entry)| is_wanted(name, entry)).map(|(name, _)| name);
+    let by_name: HashMap<&str, &LogObject> =
+        listed.iter().map(|object| (object.name.as_str(), object)).collect();
+    let find = |name: &String| {
+        by_name.get(name.as_str()).copied().cloned().ok_or_else(|| {
+            let error = Error::new(Kind::NotFound, "a raw log that was counted is gone").at(name);
+            error.advise("restore it, or run with `input.logs` where it lies")
+        })
+    };
+    names.map(find).collect()
+}
+
+/// The objects that are meant by names, whole ones or their ends behind a `/`.
+/// Errors: a name means none of the listed objects, or several.
+pub fn named(names: &[String], listed: &[LogObject]) -> Result<BTreeSet<String>> {
+    let one = |name: &String| {
+        let means = |object: &&LogObject| {
+            let before = object.name.strip_suffix(name.as_str());
+            before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        };
+        let mut meant = listed.iter().filter(means);
+        match (meant.next(), meant.next()) {
+            (Some(object), None) => Ok(object.name.clone()),
+            (None, _) => Err(Error::new(Kind::NotFound, "no log of the job has this name").at(name)),
+            (Some(_), Some(_)) => {
+                let error = Error::unfit("several logs of the job have this name").at(name);
+                Err(error.advise("give the whole name, as reports write it"))
+            }
+        }
+    };
+    names.iter().map(one).collect()
 }

@@ -56,6 +56,13 @@ pub struct RunArgs {
     /// Recompute a month from the raw logs that were counted for it, and replace it
     #[arg(long, value_name = "MONTH")]
     pub rebuild: Option<Month>,
+    /// Count an object as it is now that has changed since it was counted: its months are computed
+    /// anew from all their raw logs. NAME as reports write it, or its end behind a `/`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dry_run", "rebuild"])]
+    pub restate: Vec<String>,
+    /// Count an object although it says the same as another one
+    #[arg(long, value_name = "NAME")]
+    pub allow_duplicate: Vec<String>,
     /// Publish nothing; score what a job of kind "recommend" would have said for months that are over
     #[arg(long, value_name = "MONTHS", conflicts_with_all = ["dry_run", "rebuild"])]
     pub backtest: Option<MonthRange>,

@@ -163,7 +163,8 @@ impl Spec {
         Ok(Spec { folder, ..Spec::parse(&text, &shown, sets)? })
     }
 
-    fn parse(text: &str, shown: &str, sets: &[String]) -> Result<Spec> {
+    /// A job from its text; `shown` is what errors call it.
+    pub fn parse(text: &str, shown: &str, sets: &[String]) -> Result<Spec> {
         let at = |error: toml::de::Error| {
             let place = match error.span() {
                 Some(span) => place_of(text, shown, span.start),

@@ -50,7 +50,8 @@ impl TryFrom<Vec<f64>> for Thresholds {
     fn try_from(shares: Vec<f64>) -> Result<Thresholds, String> {
         let exact = |share: &f64| {
             let within = *share > 0.0 && *share <= THRESHOLD_MAX;
-            within.then(|| exact_millionths(*share)).flatten()
+            // A share that is nothing but smaller than a millionth would read back as none.
+            within.then(|| exact_millionths(*share)).flatten().filter(|millionths| *millionths > 0)
         };
         let thresholds: Option<Vec<i64>> = shares.iter().map(exact).collect();
         let rise = |list: &Vec<i64>| list.windows(2).all(|pair| pair[0] < pair[1]);

@@ -17,17 +17,19 @@ pub struct Content {
 
 impl Content {
     /// Adds a line as it stands, with or without its end. Of an over-long one the beginning counts,
-    /// which is all that is ever held of it.
+    /// which is all that is ever held of it. Out: the line's own hash.
     #[inline]
-    pub fn add(&mut self, raw: &[u8]) {
+    pub fn add(&mut self, raw: &[u8]) -> u64 {
         let line = match raw.get(..LINE_BYTES_MAX) {
             Some(head) if raw.len() > LINE_BYTES_MAX => head,
             _ => raw.strip_suffix(b"\n").unwrap_or(raw),
         };
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        self.sum = self.sum.wrapping_add(xxhash_rust::xxh3::xxh3_128(line));
+        let hash = xxhash_rust::xxh3::xxh3_128(line);
+        self.sum = self.sum.wrapping_add(hash);
         self.lines += 1;
         self.bytes += line.len() as u64;
+        hash as u64
     }
 
     pub fn plus(self, other: Content) -> Content {
@@ -53,7 +55,7 @@ mod tests {
     fn order_and_line_ends_do_not_count_but_lines_do() {
         let of = |lines: &[&[u8]]| {
             let mut content = Content::default();
-            lines.iter().for_each(|line| content.add(line));
+            lines.iter().for_each(|line| _ = content.add(line));
             content
         };
         assert_eq!(of(&[b"a\n", b"b\r\n"]), of(&[b"b", b"a\n"]));

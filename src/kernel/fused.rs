@@ -7,6 +7,7 @@
 use super::categorize::Decision;
 use super::content::Content;
 use super::keyed::{Key, KeyedTotal};
+use super::line_sample::LineSample;
 use super::memo::{Known, Memo};
 use super::parse::{Line, parse_line};
 use super::partition::{ChunkSink, Movement, Partitioner, Scatter};
@@ -18,7 +19,7 @@ use crate::domain::month::Month;
 use crate::domain::transaction::{Refusal, RejectReason, Transaction};
 use crate::domain::zone::Zone;
 use crate::limits::LINE_BYTES_MAX;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A refused line and its place; `line` counts from 0 in its split, then in its object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,22 +35,28 @@ pub struct Reject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MonthShare {
     pub rows: u64,
-    pub net_cents: i128,
+    pub positive_cents: i128,
+    pub negative_cents: i128,
     /// Of the latest of them, since 1970.
     pub last_micros: i64,
 }
 
 impl Default for MonthShare {
     fn default() -> Self {
-        MonthShare { rows: 0, net_cents: 0, last_micros: i64::MIN }
+        MonthShare { rows: 0, positive_cents: 0, negative_cents: 0, last_micros: i64::MIN }
     }
 }
 
 impl MonthShare {
+    pub fn net_cents(&self) -> i128 {
+        self.positive_cents + self.negative_cents
+    }
+
     fn plus(self, other: MonthShare) -> MonthShare {
         MonthShare {
             rows: self.rows + other.rows,
-            net_cents: self.net_cents + other.net_cents,
+            positive_cents: self.positive_cents + other.positive_cents,
+            negative_cents: self.negative_cents + other.negative_cents,
             last_micros: self.last_micros.max(other.last_micros),
         }
     }
@@ -68,6 +75,7 @@ pub struct Outcome {
     pub negative_cents: i128,
     pub keyed: KeyedTotal,
     pub content: Content,
+    pub sample: LineSample,
     pub by_source: [u64; CategorySource::ALL.len()],
     pub by_month: BTreeMap<Month, MonthShare>,
     pub rejects: Vec<Reject>,
@@ -86,10 +94,11 @@ impl Outcome {
     pub fn append(&mut self, next: Outcome) {
         let lines_before = self.lines;
         self.add_counts(&next);
+        self.sample.append(next.sample);
         self.rejects.extend(next.rejects.into_iter().map(|r| Reject { line: r.line + lines_before, ..r }));
     }
 
-    /// Adds all that can be added up: everything but the rejected lines themselves.
+    /// Adds all that can be added up: everything but lines themselves, rejected or remembered.
     pub fn add_counts(&mut self, other: &Outcome) {
         self.lines += other.lines;
         self.line_bytes += other.line_bytes;
@@ -123,8 +132,8 @@ impl Recorder for () {
 pub struct MapRules<'a> {
     pub zone: &'a Zone,
     pub key: Key,
-    /// Only this month counts; other accepted rows are left aside. For rebuilding one.
-    pub only_month: Option<Month>,
+    /// Only these months count; other accepted rows are left aside. For recounting them.
+    pub only_months: Option<&'a BTreeSet<Month>>,
 }
 
 /// What a worker keeps from piece to piece.
@@ -164,9 +173,11 @@ struct Waiting<'b> {
 }
 
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
-    pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R) -> Self {
+    /// `level` is that of the sample of lines.
+    pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R, level: u32) -> Self {
         let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
-        Mapper { rules, worker, recorder, outcome: Outcome::default(), shares, reject_bytes: 0 }
+        let outcome = Outcome { sample: LineSample::new(level), ..Outcome::default() };
+        Mapper { rules, worker, recorder, outcome, shares, reject_bytes: 0 }
     }
 
     /// All lines so far.
@@ -205,7 +216,8 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
                 self.map_line(line, start, raw);
                 continue;
             };
-            self.outcome.content.add(raw);
+            let hash = self.outcome.content.add(raw);
+            self.outcome.sample.add(hash);
             let seller_hash = self.worker.memo.hash(transaction.seller);
             waiting.push(Waiting { transaction, line, seller_hash });
             if waiting.len() == 2 * BATCH_ROWS {
@@ -231,12 +243,13 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     /// Any line, told the whole way.
     fn map_line(&mut self, number: u64, offset: u64, raw: &[u8]) {
         let line = raw.strip_suffix(b"\n").unwrap_or(raw);
-        self.outcome.content.add(raw);
+        let hash = self.outcome.content.add(raw);
         if raw.len() > LINE_BYTES_MAX {
             return self.reject_at(number, offset, too_long(), &raw[..LINE_BYTES_MAX]);
         }
         match parse_line(line, self.rules.zone) {
             Line::Transaction(transaction) => {
+                self.outcome.sample.add(hash);
                 self.accept(number, &transaction, self.worker.memo.hash(transaction.seller));
             }
             Line::Blank => self.outcome.blank += 1,
@@ -252,9 +265,9 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         self.outcome.accepted += 1;
         let share = &mut self.shares[index as usize];
         share.rows += 1;
-        share.net_cents += i128::from(cents);
+        *if cents > 0 { &mut share.positive_cents } else { &mut share.negative_cents } += i128::from(cents);
         share.last_micros = share.last_micros.max(transaction.occurred_at_micros);
-        if self.rules.only_month.is_some_and(|only| only != transaction.month) {
+        if self.rules.only_months.is_some_and(|only| !only.contains(&transaction.month)) {
             return;
         }
         let decision = self.worker.memo.categorize_hashed(transaction, seller_hash);

@@ -11,6 +11,7 @@ pub mod fold;
 pub mod fused;
 pub mod keyed;
 pub mod keywords;
+pub mod line_sample;
 pub mod memo;
 pub mod names;
 pub mod parse;

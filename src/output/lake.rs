@@ -20,6 +20,7 @@ use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::schema;
 use crate::store::{Place, probe, wait};
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use std::collections::{BTreeMap, BTreeSet};
@@ -242,10 +243,7 @@ impl Lake {
         let Some(manifest) = self.newest_manifest(&table)? else {
             return Ok(Head { table, parts, ledger: Ledger::default(), counted_in: None });
         };
-        let bytes = self.place.child(&manifest.ledger.path).read()?;
-        if sha256(&bytes) != manifest.ledger.sha256 {
-            return Err(damaged(&manifest.ledger.path));
-        }
+        let bytes = self.read_file(&manifest.ledger)?;
         let counted_in = Some((manifest.currency, manifest.time_zone));
         Ok(Head { table, parts, ledger: Ledger::from_parquet(bytes)?, counted_in })
     }
@@ -271,6 +269,25 @@ impl Lake {
             return Err(damaged(path));
         }
         serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(path))
+    }
+
+    /// An object of a run, held to its checksum.
+    pub fn read_file(&self, record: &FileRecord) -> Result<Bytes> {
+        let bytes = self.place.child(&record.path).read()?;
+        match sha256(&bytes) == record.sha256 {
+            true => Ok(bytes),
+            false => Err(damaged(&record.path)),
+        }
+    }
+
+    /// What a run has left, whether or not it was committed; none where it left nothing.
+    pub fn manifest_of_run(&self, run_id: &str) -> Result<Option<Manifest>> {
+        let path = format!("_runs/{run_id}/manifest.json");
+        match self.place.child(&path).read() {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(&path)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes the manifest, reads it back, and makes the commit that names it.
@@ -327,11 +344,13 @@ impl Lake {
             let Some(manifest) = manifest.filter(|manifest| !parts(manifest).is_empty()) else { continue };
             let add: Vec<PartFile> = parts(&manifest).iter().map(PartRecord::file).collect();
             let head = self.open_or_create(name, schema, &["month"])?;
-            let remove = match &manifest.rebuilt_month {
-                // A rebuilt month replaces its transactions; its alerts were said and stay said.
-                Some(month) if name == TRANSACTIONS => of_month(head.files()?, month),
-                _ => Vec::new(),
-            };
+            let mut remove = Vec::new();
+            // A month counted anew replaces its transactions; its alerts were said and stay said.
+            if name == TRANSACTIONS && !manifest.recounted().is_empty() {
+                let recounted = manifest.recounted();
+                remove = head.files()?;
+                remove.retain(|part| part.month.is_some_and(|month| recounted.contains(&month)));
+            }
             let info = self.info(&manifest.run_id, version, BTreeMap::new());
             if let Outcome::Lost { .. } = wait(head.commit(&add, &remove, &info))? {
                 // Another run catches up as we do, with the same parts: look again.
@@ -368,12 +387,8 @@ fn checkpoint(table: &Table) {
     }
 }
 
-fn of_month(files: Vec<PartFile>, month: &str) -> Vec<PartFile> {
-    let month = month.parse().ok();
-    files.into_iter().filter(|part| part.month == month).collect()
-}
-
-fn damaged(path: &str) -> Error {
+/// The error for an object of the lake that is not what was written.
+pub fn damaged(path: &str) -> Error {
     let error = Error::new(Kind::Unfit, "it is not what was written: the lake is damaged").at(path);
     error.advise("restore it from a copy; until then nothing can be published")
 }

@@ -117,6 +117,11 @@ pub struct Manifest {
     pub time_zone: String,
     /// The version of `monthly_spending` this run started from.
     pub opening_version: u64,
+    /// Months that were counted anew from their raw logs.
+    #[serde(default)]
+    pub rebuilt_months: Vec<String>,
+    /// How an earlier program wrote the one month that it rebuilt.
+    #[serde(default, skip_serializing)]
     pub rebuilt_month: Option<String>,
     pub inputs: Vec<InputRecord>,
     pub months: Vec<MonthRecord>,
@@ -125,6 +130,9 @@ pub struct Manifest {
     pub transactions: Vec<PartRecord>,
     pub ledger: FileRecord,
     pub rejects: Option<FileRecord>,
+    /// Some lines of the counted objects, to tell overlaps by.
+    #[serde(default)]
+    pub line_samples: Option<FileRecord>,
     /// The new alerts as lines of JSON. None in manifests of an earlier program, whose alerts had
     /// another form and are left where they are.
     #[serde(default)]
@@ -132,6 +140,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The months that were counted anew.
+    pub fn recounted(&self) -> Vec<Month> {
+        self.rebuilt_months.iter().chain(&self.rebuilt_month).filter_map(|month| month.parse().ok()).collect()
+    }
+
     /// The parts of `budget_alerts` that the run has written, in the form of today.
     pub fn alert_parts(&self) -> &[PartRecord] {
         if self.alert_files.is_some() { &self.budget_alerts } else { &[] }

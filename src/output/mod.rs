@@ -9,6 +9,7 @@ pub mod commit;
 pub mod crowd;
 pub mod deliveries;
 pub mod lake;
+pub mod line_samples;
 pub mod manifest;
 pub mod monthly;
 pub mod part;

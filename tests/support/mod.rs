@@ -5,6 +5,7 @@
 
 pub mod receiver;
 pub mod s3_server;
+pub mod watch;
 
 use pennymill::domain::category::Categories;
 use pennymill::input::published::read_groups;
@@ -157,6 +158,21 @@ pub fn part_bytes(lake: &Path, table: &str) -> Vec<(String, Vec<u8>)> {
     let without_run =
         |path: String| path[..path.len() - "-01234567-89ab-cdef-0123-456789abcdef.parquet".len()].to_string();
     parts(lake, table).into_iter().map(|(path, bytes)| (without_run(path), bytes)).collect()
+}
+
+/// How often a harness goes round: little in a test run, much where `PENNYMILL_ROUNDS` is `large`,
+/// or as often as that says.
+pub fn rounds(small: usize, large: usize) -> usize {
+    match std::env::var("PENNYMILL_ROUNDS").as_deref() {
+        Err(_) => small,
+        Ok("large") => large,
+        Ok(number) => number.parse().expect("PENNYMILL_ROUNDS is `large` or a number"),
+    }
+}
+
+/// What a harness draws from: `PENNYMILL_SEED`, or always the same.
+pub fn seed() -> u64 {
+    std::env::var("PENNYMILL_SEED").map_or(2026, |seed| seed.parse().expect("PENNYMILL_SEED is a number"))
 }
 
 /// Says something that the test harness does not keep to itself.

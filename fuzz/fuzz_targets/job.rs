@@ -1,0 +1,10 @@
+//! Job files: what is wrong is said in one line, what is right can be kept and read again.
+//!
+//! In: the bytes of TOML. Out: nothing; a panic is a finding.
+//! Invariant: the check is the one that the tests replay.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    pennymill_fuzz::job(bytes);
+});

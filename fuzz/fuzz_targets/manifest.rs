@@ -1,0 +1,10 @@
+//! Manifests and ledgers: what can be read can be kept and read again.
+//!
+//! In: the bytes of JSON or Parquet. Out: nothing; a panic is a finding.
+//! Invariant: the check is the one that the tests replay.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    pennymill_fuzz::manifest(bytes);
+});
