@@ -10,11 +10,10 @@ mod budgets;
 
 use crate::domain::money::format_cents;
 use crate::domain::month::Month;
-use crate::engine::format;
 use crate::engine::local::Tuning;
 use crate::engine::of_user::{self, Wanted};
 use crate::engine::rows::columns;
-use crate::engine::sql::{QueryResult, reading_failed};
+use crate::engine::sql::reading_failed;
 use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
 use crate::input::plan;
 use crate::input::reference::{Reference, zone};
@@ -23,15 +22,14 @@ use crate::job::spec::{JobKind, Spec};
 use crate::kernel::categorize::{Candidate, Categorizer};
 use crate::kernel::descriptor::steps;
 use crate::output::crowd;
-use crate::output::lake::{Head, Lake, TRANSACTIONS};
-use crate::query::{answer, form};
+use crate::output::lake::{Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::query::{answer_from, published as tables, write_batch};
 use crate::report::printable;
 use crate::schema;
 use crate::store::wait;
 use arrow::array::{ArrayRef, AsArray, Date32Array, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Decimal128Type, Int64Type};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::TryStreamExt;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -45,6 +43,8 @@ struct Question {
     user_id: u64,
     month: Month,
     category: Option<String>,
+    /// The version of the lake; none is the newest.
+    as_of: Option<u64>,
 }
 
 /// Explains what was asked for. Out: what goes to stdout, and the exit code.
@@ -52,7 +52,8 @@ pub fn run(args: &ExplainArgs) -> Result<(String, u8)> {
     match (&args.seller, args.user, args.month) {
         (Some(seller), ..) => explain_seller(seller, args).map(|text| (text, 0)),
         (None, Some(user_id), Some(month)) => {
-            explain_month(&Question { user_id, month, category: args.category.clone() }, args)
+            let (category, as_of) = (args.category.clone(), args.as_of);
+            explain_month(&Question { user_id, month, category, as_of }, args)
         }
         _ => Err(Error::unfit("explain needs --user and --month, or --seller")),
     }
@@ -109,9 +110,10 @@ fn explain_month(question: &Question, args: &ExplainArgs) -> Result<(String, u8)
         (None, Some(spec)) => Lake::open(&spec.output.lake)?,
         (None, None) => return Err(Error::unfit("neither --lake nor --job names a lake")),
     };
-    let head = lake.head()?.ok_or_else(|| {
-        Error::new(Kind::NotFound, "there is no lake, or nothing was published to it").at(&lake.place.shown)
-    })?;
+    let head = match args.as_of {
+        Some(version) => lake.head_at(version)?,
+        None => lake.head_at(lake.published(MONTHLY_SPENDING)?.version())?,
+    };
     if let Some(spec) = &spec {
         head.fits(spec)?;
     }
@@ -152,9 +154,10 @@ fn last_job(lake: &Lake, head: &Head) -> Result<Spec> {
     })
 }
 
-fn select(lake: &Lake, sql: &str) -> Result<Vec<RecordBatch>> {
+fn select(lake: &Lake, sql: &str, as_of: Option<u64>) -> Result<Vec<RecordBatch>> {
     wait(async {
-        let answer = answer(lake, Vec::new(), sql, MEMORY_BYTES, 0).await?;
+        let tables = tables(lake, sql, as_of).await?;
+        let answer = answer_from(lake, tables, Vec::new(), sql, MEMORY_BYTES, 0).await?;
         answer.rows.try_collect().await.map_err(reading_failed)
     })
 }
@@ -163,7 +166,7 @@ fn select(lake: &Lake, sql: &str) -> Result<Vec<RecordBatch>> {
 const MEMORY_BYTES: usize = 1 << 30;
 
 fn condition(question: &Question) -> String {
-    let Question { user_id, month, category } = question;
+    let Question { user_id, month, category, .. } = question;
     // Only a name within quotes could say anything else than it should.
     let category = category.as_ref().map(|code| format!(" and category = '{}'", code.replace('\'', "''")));
     format!("month = date '{month}-01' and user_id = {user_id}{}", category.unwrap_or_default())
@@ -175,7 +178,7 @@ fn published(lake: &Lake, question: &Question) -> Result<Sums> {
         condition(question)
     );
     let mut published = Sums::new();
-    for batch in select(lake, &sql)? {
+    for batch in select(lake, &sql, question.as_of)? {
         let categories = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8);
         let categories = categories.map_err(|e| Error::invariant(e.to_string()))?;
         let amounts = batch.column(1).as_primitive::<Decimal128Type>();
@@ -186,7 +189,7 @@ fn published(lake: &Lake, question: &Question) -> Result<Sums> {
         }
     }
     if published.is_empty() {
-        let Question { user_id, month, category } = question;
+        let Question { user_id, month, category, .. } = question;
         let category = category.as_ref().map_or(String::new(), |code| format!(" under {code}"));
         let what = format!("nothing is published for user {user_id} in {month}{category}");
         return Err(Error::new(Kind::NotFound, what).at(&lake.place.shown));
@@ -208,7 +211,7 @@ fn published_transactions(lake: &Lake, question: &Question) -> Result<Option<Rec
     );
     let broken = |e: arrow::error::ArrowError| Error::invariant(format!("transactions are no table: {e}"));
     let mut rows = Vec::new();
-    for batch in select(lake, &sql)? {
+    for batch in select(lake, &sql, question.as_of)? {
         let columns = batch.columns().iter().zip(schema.fields());
         let columns = columns.map(|(column, field)| arrow::compute::cast(column, field.data_type()));
         let columns = columns.collect::<Result<_, _>>().map_err(broken)?;
@@ -269,15 +272,6 @@ const SHOWN: [&str; 8] =
 fn write_rows(rows: RecordBatch, wanted: QueryFormat) -> Result<String> {
     let shown = SHOWN.map(|name| rows.schema().index_of(name).expect("a column of the table"));
     write_batch(rows.project(&shown).map_err(|e| Error::invariant(e.to_string()))?, wanted)
-}
-
-fn write_batch(rows: RecordBatch, wanted: QueryFormat) -> Result<String> {
-    let schema = rows.schema();
-    let stream = RecordBatchStreamAdapter::new(schema.clone(), futures::stream::iter([Ok(rows)]));
-    let result = QueryResult { schema, rows: Box::pin(stream), is_plan: false };
-    let mut bytes = Vec::new();
-    wait(format::write(result, form(wanted), &mut bytes))?;
-    String::from_utf8(bytes).map_err(|_| Error::unfit("Parquet is not for explanations; use csv or json"))
 }
 
 /// A line per category: what the rows add up to, and what is published.

@@ -40,5 +40,8 @@ pub mod check;
 
 pub mod run;
 
+pub mod audit;
 pub mod explain;
+pub mod gc;
+pub mod history;
 pub mod score;

@@ -69,7 +69,17 @@ pub const COMMIT_ATTEMPTS_MAX: u32 = 5;
 /// A run older than this gives up before its commit, so that cleaning up can know it is dead.
 pub const RUN_SECONDS_MAX: u64 = 24 * 3600;
 
+/// Cleaning up keeps what versions of so many days name, and what is younger than so many.
+pub const GC_KEEP_DAYS: i64 = 35;
+pub const GC_AGE_DAYS: i64 = 7;
+
+/// A line of an audit's sample of old inputs: this share of them, unless another is asked for.
+pub const AUDIT_SHARE: f64 = 0.02;
+
 const _: () = {
+    // A run gives up long before what it wrote can be taken for garbage.
+    assert!(RUN_SECONDS_MAX < GC_AGE_DAYS as u64 * 24 * 3600);
+    assert!(GC_AGE_DAYS < GC_KEEP_DAYS);
     assert!(LINE_BYTES_MAX < READ_BYTES);
     assert!((READ_BYTES as u64) < SPLIT_BYTES);
     // A partitioner counts them in 16 bits.

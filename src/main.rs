@@ -4,7 +4,7 @@ use clap::Parser;
 use pennymill::error::{Error, Result};
 use pennymill::generate::{Compression, Options, generate};
 use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
-use pennymill::{check, explain, query, run, schema, score};
+use pennymill::{audit, check, explain, gc, history, query, run, schema, score};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -42,6 +42,10 @@ fn dispatch(command: &Command) -> Result<(String, u8)> {
         Command::Check(args) => check::run(args).map(|text| (text, 0)),
         Command::Query(args) => query::run(args).map(|()| (String::new(), 0)),
         Command::Explain(args) => explain::run(args),
+        Command::History(args) => history::run(args).map(|text| (text, 0)),
+        Command::Rejects(args) => history::rejects(args).map(|()| (String::new(), 0)),
+        Command::Audit(args) => audit::run(args),
+        Command::Gc(args) => gc::run(args).map(|text| (text, 0)),
         Command::Score(args) => score::run(args).map(|text| (text, 0)),
         Command::Generate(args) => make(args).map(|text| (text, 0)),
         Command::Schema { dataset: None } => {

@@ -17,8 +17,10 @@ use crate::output::crowd;
 use crate::output::lake::{BUDGET_ALERTS, Lake, MONTHLY_SPENDING, REJECTS, TRANSACTIONS};
 use crate::schema;
 use crate::store::wait;
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use object_store::path::Path;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -45,7 +47,9 @@ pub fn run(args: &QueryArgs) -> Result<()> {
     let extra = logs.iter().map(raw).collect();
     let lake = Lake::open(&lake)?;
     let written = wait(async {
-        let answer = answer(&lake, extra, &args.sql, limits.memory.0.0 as usize, limits.threads).await?;
+        let memory_bytes = limits.memory.0.0 as usize;
+        let tables = published(&lake, &args.sql, args.as_of).await?;
+        let answer = answer_from(&lake, tables, extra, &args.sql, memory_bytes, limits.threads).await?;
         format::write(answer, form(args.format), &mut stdout).await
     })?;
     // A reader that has seen enough is no error.
@@ -68,7 +72,19 @@ pub async fn answer(
     memory_bytes: usize,
     threads: usize,
 ) -> Result<QueryResult> {
-    let tables = published(lake, sql).await?;
+    let tables = published(lake, sql, None).await?;
+    answer_from(lake, tables, extra, sql, memory_bytes, threads).await
+}
+
+/// [`answer`] from tables at chosen versions.
+pub async fn answer_from(
+    lake: &Lake,
+    tables: Vec<PublishedTable>,
+    extra: Vec<(String, Arc<dyn TableProvider>)>,
+    sql: &str,
+    memory_bytes: usize,
+    threads: usize,
+) -> Result<QueryResult> {
     if tables.is_empty() && extra.is_empty() {
         let error = Error::new(Kind::NotFound, "there is no lake, or nothing was published to it");
         return Err(error.at(&lake.place.shown));
@@ -86,7 +102,8 @@ fn cores(threads: usize) -> usize {
     }
 }
 
-async fn published(lake: &Lake, sql: &str) -> Result<Vec<PublishedTable>> {
+/// The tables that a question can be about, as they are or as they were at a version.
+pub async fn published(lake: &Lake, sql: &str, as_of: Option<u64>) -> Result<Vec<PublishedTable>> {
     let mut tables = Vec::new();
     let sorted_by = vec!["user_id".to_string(), "category".to_string()];
     let known = [
@@ -95,7 +112,11 @@ async fn published(lake: &Lake, sql: &str) -> Result<Vec<PublishedTable>> {
         (TRANSACTIONS, schema::transactions(), Vec::new()),
     ];
     for (name, schema, sorted_by) in known {
-        if let Some(table) = lake.table_now(name).await? {
+        let table = match as_of {
+            None => lake.table_now(name).await?,
+            Some(version) => lake.table_as_of(name, version).await?,
+        };
+        if let Some(table) = table {
             let files = table.files()?.into_iter().map(|part| file(name, part)).collect();
             let partition_column = Some("month".to_string());
             tables.push(PublishedTable {
@@ -107,7 +128,8 @@ async fn published(lake: &Lake, sql: &str) -> Result<Vec<PublishedTable>> {
             });
         }
     }
-    for name in lake.published_by_jobs().await? {
+    let of_jobs = if as_of.is_none() { lake.published_by_jobs().await? } else { Vec::new() };
+    for name in of_jobs {
         if let Some(table) = lake.table_now(&name).await? {
             let files = table.files()?.into_iter().map(|part| file(&name, part)).collect();
             let partition_column = table.partition_column();
@@ -116,7 +138,7 @@ async fn published(lake: &Lake, sql: &str) -> Result<Vec<PublishedTable>> {
     }
     // Finding all rejects takes every manifest there is: only for questions that speak of them.
     if !tables.is_empty() && sql.to_lowercase().contains(REJECTS) {
-        let rejects = lake.rejects().await?.into_iter().map(|record| PublishedFile {
+        let rejects = lake.rejects(as_of).await?.into_iter().map(|record| PublishedFile {
             path: Path::from(record.path.as_str()),
             size_bytes: record.size_bytes,
             rows: Some(record.rows),
@@ -151,6 +173,16 @@ fn raw_logs(spec: &Spec) -> Result<Arc<RawLogs>> {
     let categorizer = Categorizer::of(&reference)?;
     let (zone, categories) = (zone(spec), reference.categories);
     Ok(Arc::new(RawLogs { objects, zone, categories, categorizer, rejected: Default::default() }))
+}
+
+/// A small table as text. Parquet, which is none, is refused.
+pub fn write_batch(rows: RecordBatch, wanted: QueryFormat) -> Result<String> {
+    let schema = rows.schema();
+    let stream = RecordBatchStreamAdapter::new(schema.clone(), futures::stream::iter([Ok(rows)]));
+    let result = QueryResult { schema, rows: Box::pin(stream), is_plan: false };
+    let mut bytes = Vec::new();
+    wait(format::write(result, form(wanted), &mut bytes))?;
+    String::from_utf8(bytes).map_err(|_| Error::unfit("Parquet is not for this; use csv or json"))
 }
 
 /// The format that was typed.

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -202,6 +203,38 @@ impl Place {
             Err(error) => Err(Error::from(error).at(&self.shown)),
             Ok(_) => Ok(()),
         }
+    }
+
+    /// The place of an object that was listed below this one.
+    pub fn at(&self, meta: &ObjectMeta) -> Place {
+        let below = meta.location.as_ref().strip_prefix(self.path.as_ref());
+        let shown = below.map_or_else(
+            || meta.location.to_string(),
+            |below| format!("{}/{}", self.shown.trim_end_matches('/'), below.trim_start_matches('/')),
+        );
+        Place { path: meta.location.clone(), shown, ..self.clone() }
+    }
+
+    /// Deletes the object, if it is there.
+    pub fn delete(&self) -> Result<()> {
+        match wait(self.store.delete(&self.path)) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::from(error).at(&self.shown)),
+        }
+    }
+
+    /// Deletes local files below that are older than this and still under way to their name: their
+    /// writer was killed. Out: how many.
+    pub fn clear_staged(&self, age: Duration) -> Result<usize> {
+        let mut cleared = 0;
+        for name in self.unlisted()? {
+            let modified = std::fs::metadata(&name)?.modified()?;
+            if modified.elapsed().is_ok_and(|elapsed| elapsed > age) {
+                std::fs::remove_file(&name)?;
+                cleared += 1;
+            }
+        }
+        Ok(cleared)
     }
 
     fn fail<T>(&self, error: object_store::Error) -> Result<T> {

@@ -1,192 +1,45 @@
-//! What is one user's is told to that user alone, and what is secret to nobody.
+//! What is secret is told to nobody, and what is one user's is in no message.
 //!
-//! In: logs in which every user buys at a seller of their own, by amounts that give them away;
-//! credentials in the environment and in URLs; hostile names. Out: pass, or what leaked and where.
-//! Invariant: a user's rows are those of a run over that user's rows alone; no canary stands in
-//! anything that is printed or kept, but in `transactions`, in rejects and in the sums that are asked for.
+//! In: logs full of sellers and amounts that give themselves away, secrets in the environment and in
+//! URLs, hostile names; runs that succeed and runs that fail. Out: pass, or what leaked and where.
+//! Invariant: no canary stands in anything that is printed or kept, but in `transactions`, in rejects
+//! and in the sums that are asked for; what goes wrong is told in one line of plain text.
 
 use crate::support::s3_server::{KEY, SECRET, serve};
-use crate::support::{Numbers, Said, Scratch, parts, published, rounds, say, seed};
+use crate::support::{Said, Scratch};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use pennymill::engine::local::Tuning;
-use pennymill::job::spec::Spec;
-use pennymill::run::{Asked, publish};
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-const CATEGORIES: [&str; 5] = ["groceries", "dining", "gas", "shopping", "travel"];
-const TABLES: [&str; 3] = ["monthly_spending", "budget_alerts", "transactions"];
-const LOGS: usize = 4;
-
 /// The seller of the user of this number, in letters: digits might be taken for a reference.
-fn canary(number: usize) -> String {
+pub fn canary(number: usize) -> String {
     let letter = |place: u32| char::from(b'A' + (number / 26usize.pow(place) % 26) as u8);
     format!("CANARY-Q{}", (0..4).map(letter).collect::<String>())
 }
 
-/// Ids next to each other, far apart, and such that share their low or their high bits.
-fn id(number: usize) -> u64 {
-    let number = number as u64;
-    match number % 4 {
-        0 => number,
-        1 => number << 32,
-        2 => number << 45 | 7,
-        _ => i64::MAX as u64 - number,
-    }
-}
-
-struct World {
-    users: usize,
-    /// (user's number, line) by log.
-    logs: Vec<Vec<(usize, String)>>,
-}
-
-impl World {
-    fn new(users: usize) -> World {
-        let mut numbers = Numbers(seed());
-        let mut logs: Vec<Vec<(usize, String)>> = vec![Vec::new(); LOGS];
-        for row in 0..10 * users {
-            let user = if row < users { row } else { numbers.below(users) };
-            let (month, day, second) = (1 + numbers.below(3), 1 + numbers.below(28), numbers.below(86_400));
-            let time = format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
-            // Some sellers are everybody's, so that people's choices for them can be mixed up.
-            let seller = if numbers.below(3) == 0 { "Corner Shop".into() } else { canary(user) };
-            let cents = numbers.below(20_000) as i64 - 2000;
-            let (sign, amount) = (if cents < 0 { "-" } else { "" }, cents.abs());
-            let amount = format!("{sign}{}.{:02}", amount / 100, amount % 100);
-            let line = format!("{}\t2025-{month:02}-{day:02}T{time}Z\t{seller}\t{amount}\n", id(user));
-            logs[numbers.below(LOGS)].push((user, line));
-        }
-        World { users, logs }
-    }
-
-    /// The job over the rows of some users, and over what the tables say of them; the lines of all
-    /// others are empty.
-    fn of(&self, is_in: impl Fn(usize) -> bool) -> Scratch {
-        let table = |header: &str, row: &dyn Fn(usize) -> String| -> String {
-            let users = (0..self.users).filter(|user| is_in(*user));
-            format!("{header}\n") + &users.map(row).collect::<String>()
-        };
-        let own = |user: usize| CATEGORIES[user % 5];
-        let other = |user: usize| CATEGORIES[user / 5 % 5];
-        let sellers = table("seller,category", &|user| format!("{},{}\n", canary(user), own(user)));
-        let choices = table("user_id,seller,category,set_at", &|user| match user % 2 {
-            0 => String::new(),
-            _ => format!("{},corner shop,{},2025-01-01\n", id(user), other(user)),
-        });
-        let users = table("user_id,monthly_income", &|user| format!("{},{}.00\n", id(user), 500 + user));
-        let budgets = table("user_id,category,amount", &|user| match user % 3 {
-            0 => String::new(),
-            _ => format!("{},{},{}.{:02}\n", id(user), own(user), 100 + user / 100, user % 100),
-        });
-        let scratch = Scratch::new()
-            .table("sellers.csv", &(sellers + "Corner Shop,health\n"))
-            .table("category_overrides.csv", &choices)
-            .table("users.csv", &users)
-            .table("budget_overrides.csv", &budgets)
-            .table(
-                "budget_template.toml",
-                "[[tier]]\nname='all'\nincome_from='0'\nshares={groceries=0.1, dining=0.1, gas=0.1, health=0.05}\n",
-            )
-            .rest("transactions = true\n[alerts]\nas_of = \"2025-03-20\"\npace_from_day = 10")
-            .rest("[budgets]\nroll_over_from = \"2025-01\"");
-        for (index, log) in self.logs.iter().enumerate() {
-            let line = |(user, line): &(usize, String)| if is_in(*user) { line.clone() } else { "\n".into() };
-            scratch.write(&format!("logs/{index}.tsv"), log.iter().map(line).collect::<String>());
-        }
-        scratch
-    }
-}
-
-/// Publishes within this process, in as little memory as asked for.
-fn run(scratch: &Scratch, memory_bytes: u64) {
-    let spec = Spec::load(&scratch.job(), &[]).unwrap();
-    let (report, _) = publish(&spec, &Asked::default(), &Tuning::new(2, memory_bytes)).unwrap();
-    assert_eq!((report.inputs.held, report.rows.rejected), (0, 0));
-}
-
-/// The rows of a Parquet file as text; of an object only its last name, and nothing of the run.
-fn texts(bytes: Vec<u8>) -> Vec<(Option<i64>, String)> {
+/// The rows of a Parquet file as text, without their run; and whose they are, if they say so.
+pub fn texts(bytes: Vec<u8>) -> Vec<(Option<i64>, String)> {
     let mut texts = Vec::new();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
     for batch in reader.map(Result::unwrap) {
         let (schema, options) = (batch.schema(), FormatOptions::default());
         let users = batch.column_by_name("user_id").map(|column| column.as_primitive::<Int64Type>());
         let names = schema.fields().iter().map(|field| field.name().as_str());
-        let columns = names.zip(batch.columns()).filter(|(name, _)| *name != "run_id");
-        let columns: Vec<(&str, ArrayFormatter)> = columns
-            .map(|(name, column)| (name, ArrayFormatter::try_new(column.as_ref(), &options).unwrap()))
+        let columns: Vec<ArrayFormatter> = names
+            .zip(batch.columns())
+            .filter(|(name, _)| *name != "run_id")
+            .map(|(_, column)| ArrayFormatter::try_new(column.as_ref(), &options).unwrap())
             .collect();
         for row in 0..batch.num_rows() {
-            let cell = |(name, column): &(&str, ArrayFormatter)| match *name {
-                "source_object" => column.value(row).to_string().rsplit('/').next().unwrap().to_string(),
-                _ => column.value(row).to_string(),
-            };
-            let cells: Vec<String> = columns.iter().map(cell).collect();
+            let cells: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
             texts.push((users.map(|users| users.value(row)), cells.join(" | ")));
         }
     }
     texts
-}
-
-/// A table's rows by user, each with its month, in an order that does not depend on others.
-fn rows(lake: &Path, table: &str) -> BTreeMap<u64, Vec<String>> {
-    let mut rows = BTreeMap::<u64, Vec<String>>::new();
-    for (path, bytes) in parts(lake, table) {
-        let month = path.split('/').next().unwrap();
-        for (user, text) in texts(bytes) {
-            rows.entry(user.unwrap() as u64).or_default().push(format!("{month} | {text}"));
-        }
-    }
-    rows.values_mut().for_each(|rows| rows.sort());
-    rows
-}
-
-#[test]
-fn a_users_slice_of_a_run_is_a_run_over_the_users_slice() {
-    let (seed, sampled) = (seed(), rounds(20, 500));
-    let world = World::new(rounds(4000, 20_000).clamp(100, 20_000));
-    let everybody = world.of(|_| true);
-    // In no memory: partitions wait on disk, where they could be mixed up as well.
-    run(&everybody, 0);
-    let lake = everybody.lake();
-    let all = TABLES.map(|table| rows(&lake, table));
-    let mut foreign = 0;
-    for (number, user) in (0..world.users).map(|number| (number, id(number))) {
-        let of_user = all[2].get(&user).into_iter().flatten();
-        foreign += of_user.filter(|row| row.contains("CANARY") && !row.contains(&canary(number))).count();
-    }
-    assert_eq!((foreign, all[2].len()), (0, world.users), "seed {seed}: users with rows of others");
-    // What an alert says is spent is what is published as spent by that very user.
-    let spent: BTreeMap<(String, u64, String), (i64, u64)> = published(&lake);
-    for (user, row) in all[1].iter().flat_map(|(user, rows)| rows.iter().map(move |row| (*user, row))) {
-        let cells: Vec<&str> = row.split(" | ").collect();
-        let key = ("2025-03".to_string(), user, cells[3].to_string());
-        let cents: i64 = cells[9].replace('.', "").parse().unwrap();
-        assert_eq!(spent.get(&key).map_or(0, |(cents, _)| *cents), cents, "seed {seed}: {row}");
-    }
-    let (mut numbers, mut alerts) = (Numbers(seed), 0);
-    for round in 0..sampled {
-        let number = numbers.below(world.users);
-        let alone = world.of(|user| user == number);
-        run(&alone, 1 << 30);
-        for (table, all) in TABLES.iter().zip(&all) {
-            let own = rows(&alone.lake(), table);
-            let slice = all.get(&id(number)).cloned().unwrap_or_default();
-            let alone = own.get(&id(number)).cloned().unwrap_or_default();
-            assert_eq!(alone, slice, "seed {seed}, round {round}: {table} of user {number}");
-            assert!(own.len() <= 1, "seed {seed}, round {round}: {table} of others");
-            alerts += if *table == "budget_alerts" { slice.len() } else { 0 };
-        }
-    }
-    assert!(alerts > 0, "seed {seed}: no user of the sample was told anything");
-    let users = world.users;
-    say(&format!("{sampled} slices of {users} users, {alerts} alerts, 0 rows that differ or are another's"));
 }
 
 /// What nobody is to see: part of sellers, single amounts, keys, passwords and signatures.
@@ -220,30 +73,35 @@ fn assert_plain(what: &str, said: &Said) {
     assert!(is_ours && !has_control, "{what}: {:?}", said.stderr);
 }
 
-/// Whatever a lake keeps beside the tables: manifests, ledgers, alerts, the tables' logs.
-fn assert_lake_is_silent(what: &str, lake: &Path) {
-    let (mut folders, mut files) = (vec![lake.to_path_buf()], 0);
+/// All files of a lake.
+fn files(lake: &Path) -> Vec<PathBuf> {
+    let (mut folders, mut files) = (vec![lake.to_path_buf()], Vec::new());
     while let Some(folder) = folders.pop() {
-        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = path.file_name().unwrap().to_str().unwrap().to_string();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            // Rejects are kept as they stood, and transactions are what they are.
-            if name == "rejects.parquet" || path.starts_with(lake.join("transactions/month=2025-01-01")) {
-                continue;
-            }
-            let bytes = std::fs::read(&path).unwrap();
-            let text = match name.ends_with(".parquet") {
-                true => texts(bytes).into_iter().map(|(_, text)| text + "\n").collect(),
-                false => String::from_utf8(bytes).unwrap(),
-            };
-            assert_silent(&format!("{what}: {}", path.display()), &text);
-            files += 1;
-        }
+        let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let (inner, outer): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+        folders.extend(inner);
+        files.extend(outer);
     }
-    assert!(files > 0, "{what}: there is no lake");
+    files
+}
+
+/// Whatever a lake keeps beside its tables: manifests, ledgers, lines of alerts, the tables' logs.
+fn assert_lake_is_silent(what: &str, lake: &Path) {
+    let (mut silent, transactions) = (0, lake.join("transactions/month=2025-01-01"));
+    for path in files(lake) {
+        // Rejects are kept as they stood, and transactions are what they are.
+        if path.ends_with("rejects.parquet") || path.starts_with(&transactions) {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let text: String = match path.extension().is_some_and(|extension| extension == "parquet") {
+            true => texts(bytes).into_iter().map(|(_, text)| text + "\n").collect(),
+            false => String::from_utf8_lossy(&bytes).into_owned(),
+        };
+        assert_silent(&format!("{what}: {}", path.display()), &text);
+        silent += 1;
+    }
+    assert!(silent > 10, "{what}: the lake has {silent} files");
 }
 
 /// A shop where every user buys thrice for the same amount, so that it stands in no sum.
@@ -263,4 +121,181 @@ fn shop() -> Scratch {
         .environment("AWS_ALLOW_HTTP", "true");
     scratch.write("logs/a.tsv", (0..60).map(line).collect::<String>());
     scratch
+}
+
+#[test]
+fn runs_that_succeed_or_hold_their_logs_tell_and_keep_nothing() {
+    let scratch = shop();
+    let run = |more: &[&str]| {
+        let said = scratch.run(more);
+        assert_discreet(&format!("{more:?}"), &said);
+        assert_lake_is_silent(&format!("{more:?}"), &scratch.lake());
+        said.code
+    };
+    let job = scratch.job();
+    let job = job.to_str().unwrap();
+    assert_eq!((run(&[]), run(&[]), run(&["--rebuild", "2025-01"])), (0, 0, 0));
+    scratch.write("logs/bad.tsv", "CANARY-A\t31337.42\n1\t2025-01-01\tCANARY-B\t31337.421\n");
+    scratch.write("logs/cut.tsv.gz", b"\x1f\x8b\x08\0canary 31337.42");
+    assert_eq!((run(&[]), run(&["--set", "limits.rejects_max_ratio=1.0"])), (65, 3));
+    for arguments in [&["run", job][..], &["run", job, "--dry-run"], &["check", job]] {
+        assert_discreet(&format!("{arguments:?}"), &scratch.pennymill(arguments));
+    }
+    // A URL that carries secrets, of local files and of one object in a store that asks for them.
+    let logs = format!("input.logs=file://{}/?sig=canary-signature", scratch.path("logs").display());
+    let bucket = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(bucket.path().join("bucket/logs")).unwrap();
+    std::fs::copy(scratch.path("logs/a.tsv"), bucket.path().join("bucket/logs/a.tsv")).unwrap();
+    let remote = shop()
+        .environment("AWS_ENDPOINT", &serve(bucket.path()))
+        .environment("AWS_REGION", "us-east-1")
+        .environment("AWS_ACCESS_KEY_ID", KEY)
+        .environment("AWS_SECRET_ACCESS_KEY", SECRET);
+    let object = format!("input.logs={}", URL.replace("logs/", "logs/a.tsv"));
+    for (scratch, logs) in [(shop(), logs), (remote, object)] {
+        let said = scratch.run(&["--set", &logs]);
+        assert!([0, 3].contains(&said.code), "{logs}: {}", said.stderr);
+        assert_discreet(&logs, &said);
+        assert_lake_is_silent(&logs, &scratch.lake());
+    }
+}
+
+#[test]
+fn tables_jobs_and_questions_that_are_refused_are_not_repeated() {
+    for (name, text) in [
+        ("sellers.csv", "seller,category\nCANARY-A,canary\n"),
+        ("sellers.csv", "CANARY-A,groceries\n"),
+        ("sellers.csv", "seller,category\nCANARY-A,groceries,31337.42\n"),
+        ("sellers.csv", "seller,category\n\"CANARY-A"),
+        ("aliases.tsv", "seller\tcategory\nCANARY-A\tcanary\n"),
+        ("keywords.csv", "keyword,category\ncanary a b c d,groceries\n"),
+        ("rules.csv", "pattern,category\n(canary,groceries\n"),
+        ("users.csv", "user_id,monthly_income\n1,31337.421\n"),
+        ("users.csv", "user_id,monthly_income\ncanary,31337.42\n"),
+        ("users.csv", "user_id,monthly_income\n1,31337.42\n1,31337.42\n"),
+        ("users.parquet", "CANARY"),
+        ("users.txt", "CANARY"),
+        ("budget_overrides.csv", "user_id,category,amount\n1,groceries,-31337.42\n"),
+        ("budget_overrides.csv", "user_id,category,amount,from_month\n1,gas,31337.42,canary\n"),
+        ("category_overrides.csv", "user_id,seller,category,set_at\n1,CANARY-A,gas,canary\n"),
+    ] {
+        let scratch = Scratch::new().table(name, text);
+        scratch.write("logs/a.tsv", "1\t2025-01-01\tCANARY-A\t31337.42\n");
+        let said = scratch.run(&[]);
+        assert_discreet(&format!("{name}: {text}"), &said);
+        assert_eq!((said.code, said.stderr.lines().count()), (65, 1), "{name}: {}", said.stderr);
+    }
+    let scratch = shop();
+    let lake = scratch.lake();
+    assert_eq!(scratch.run(&[]).code, 0);
+    for text in [format!("logs = [\"{URL}\"]"), format!("logs = \"{URL}"), format!("log = \"{URL}\"")] {
+        scratch.write("bad.toml", format!("name = \"bad\"\nkind = \"spending\"\n[input]\n{text}\n"));
+        let said = scratch.pennymill(&["run", scratch.path("bad.toml").to_str().unwrap()]);
+        assert_discreet(&text, &said);
+        assert_eq!(said.code, 78, "{text}");
+    }
+    for value in ["cast(seller as bigint)", "to_timestamp(seller)", "cast(seller as date)",
+        "regexp_like('x', seller || '(')", "date_trunc(seller, occurred_at)", "1 / (amount - amount)"]
+    {
+        let sql = format!("select {value} from transactions");
+        let said = scratch.pennymill(&["query", "--lake", lake.to_str().unwrap(), &sql, "--format", "csv"]);
+        assert_discreet(&sql, &said);
+        assert_eq!((said.code == 0, said.stderr.lines().count()), (false, 1), "{sql}");
+    }
+}
+
+/// A store that repeats whatever it is asked, keys and all. Out: its address.
+fn parrot(status: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let lines = reader.by_ref().lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+            // A body that is left unread would reset the connection before the answer is read.
+            drop(std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink()));
+            let said = head.join("\n");
+            let body = format!("<Error><Code>ExpiredToken</Code><Message>{said}</Message></Error>");
+            let header = format!("Content-Length: {}\r\nConnection: close\r\n", body.len());
+            drop(write!(stream, "HTTP/1.1 {status}\r\n{header}\r\n{body}"));
+        }
+    });
+    address
+}
+
+#[test]
+fn stores_that_refuse_and_lakes_that_are_damaged_make_nobody_talk() {
+    for status in ["403 Forbidden", "401 Unauthorized", "400 Bad Request", "404 Not Found", "200 OK"] {
+        let endpoint = parrot(status);
+        let set = [("AWS_ENDPOINT", endpoint.as_str()), ("AWS_SESSION_TOKEN", "canary-token")];
+        let scratch = set.iter().fold(shop(), |scratch, (name, value)| scratch.environment(name, value));
+        for key in ["input.logs", "output.lake", "input.sellers", "input.users"] {
+            let said = scratch.run(&["--set", &format!("{key}={URL}")]);
+            assert_discreet(&format!("{key} on a store that says {status}"), &said);
+        }
+    }
+    let unreachable = shop().environment("AWS_ENDPOINT", "http://127.0.0.1:1");
+    let said = unreachable.run(&["--set", &format!("input.logs={URL}")]);
+    assert_discreet("a store that is not there", &said);
+    assert_eq!(said.code, 75, "{}", said.stderr);
+    let refused = shop();
+    for url in ["ftp://canary-user:canary-password@host/?sig=canary-signature", "s3://canary:canary@/a?canary",
+        "s3://canary:canary@b b/", "file://canary:canary@host/a?canary", "az://canary:canary@"]
+    {
+        for key in ["input.logs", "output.lake", "input.sellers"] {
+            assert_discreet(&format!("{key}={url}"), &refused.run(&["--set", &format!("{key}={url}")]));
+        }
+    }
+    for name in ["manifest.json", "ledger.parquet", "00000000000000000001.json", "part-00000"] {
+        let scratch = shop();
+        assert_eq!(scratch.run(&[]).code, 0);
+        let spending = |path: &PathBuf| !path.to_str().unwrap().contains("transactions/");
+        let found = files(&scratch.lake()).into_iter().filter(spending);
+        for path in found.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(name)) {
+            std::fs::write(path, "{\"CANARY-A\": \"31337.42\", \"").unwrap();
+        }
+        scratch.write("logs/b.tsv", "1\t2025-01-05\tCANARY-A\t31337.42\n");
+        let said = scratch.run(&[]);
+        assert_discreet(&format!("a damaged {name}"), &said);
+        assert_ne!(said.code, 0, "a damaged {name}");
+    }
+}
+
+/// A line of a log that is none, in a name or a text.
+const HOSTILE: &str = "a\n{\"level\":\"fatal\"}\r\u{1b}[31m\u{9b}1m\u{7f}";
+
+#[test]
+fn no_name_and_no_text_can_write_a_line_of_its_own() {
+    let quoted = HOSTILE.replace('"', "\"\"");
+    let scratch = Scratch::new().table("sellers.csv", &format!("seller,category\n\"{quoted}\",gas\n"));
+    let line = |seller: &str| format!("1\t2025-01-01\t{seller}\t1.00\n");
+    scratch.write("logs/a.tsv", line("\u{1b}[31m{\"level\":\"fatal\"}\r\u{9b}1m\u{7f}") + HOSTILE + "\n");
+    let hostile = scratch.path(HOSTILE);
+    let place = |key: &str, ending: &str| format!("{key}={}{ending}", hostile.display());
+    let (logs, lake) = (place("input.logs", "/"), place("output.lake", ""));
+    let (sellers, key) = (place("input.sellers", ".csv"), format!("{HOSTILE}=1"));
+    let (zone, months) = (format!("input.time_zone={HOSTILE}"), format!("input.months={HOSTILE}"));
+    for set in [&logs, &lake, &sellers, &key, &zone, &months] {
+        let said = scratch.run(&["--set", set]);
+        assert_plain(set, &said);
+        assert_eq!((said.stderr.lines().count(), said.stdout.as_str()), (1, ""), "{set:?}: {}", said.code);
+    }
+    let (job, lake) = (scratch.job(), scratch.lake());
+    let (job, lake, hostile) = (job.to_str().unwrap(), lake.to_str().unwrap(), hostile.to_str().unwrap());
+    for arguments in [&["run", hostile][..], &["check", hostile], &["query", "--lake", lake, HOSTILE],
+        &["query", "--lake", hostile, "select 1"], &["explain", "--seller", "a", "--votes", hostile]]
+    {
+        let said = scratch.pennymill(arguments);
+        assert_plain(&format!("{arguments:?}"), &said);
+        assert_eq!((said.code == 0, said.stderr.lines().count()), (false, 1), "{arguments:?}");
+    }
+    std::fs::write(scratch.path("logs").join(HOSTILE), line("Shop")).unwrap();
+    for ratio in ["limits.rejects_max_ratio=0.0", "limits.rejects_max_ratio=1.0"] {
+        let said = scratch.pennymill(&["run", job, "--set", ratio]);
+        assert_plain(ratio, &said);
+        assert!(!said.stdout.chars().any(|c| c.is_control() && c != '\n'), "{:?}", said.stdout);
+        assert!(!said.stdout.lines().any(|line| line.starts_with('{')), "{:?}", said.stdout);
+    }
 }

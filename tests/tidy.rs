@@ -30,6 +30,9 @@ const ROOMS: &[&str] = &[
     "check",
     "run",
     "explain",
+    "history",
+    "audit",
+    "gc",
     "score",
 ];
 

@@ -4,6 +4,7 @@
 
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::seller::Country;
+use crate::limits::AUDIT_SHARE;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -29,6 +30,14 @@ pub enum Command {
     Query(QueryArgs),
     /// Show every transaction behind a monthly amount, or how a seller is understood
     Explain(ExplainArgs),
+    /// List the versions of a lake, and what each changed
+    History(HistoryArgs),
+    /// Write the rejected lines of a run to stdout, byte for byte
+    Rejects(RejectsArgs),
+    /// Walk a lake from its first commit, and say whether all of it adds up
+    Audit(AuditArgs),
+    /// Delete what no version of the last 35 days names and is older than 7 days
+    Gc(GcArgs),
     /// Measure the categorizer against what people say
     Score(ScoreArgs),
     /// Generate logs and reference tables
@@ -95,8 +104,63 @@ pub struct QueryArgs {
     /// Override a key of the job file
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "job")]
     pub sets: Vec<String>,
+    /// As it was at this version of monthly_spending; tables of other jobs are left out
+    #[arg(long, value_name = "VERSION")]
+    pub as_of: Option<u64>,
     #[arg(long, value_enum, default_value = "table")]
     pub format: QueryFormat,
+}
+
+#[derive(Args, Debug)]
+pub struct HistoryArgs {
+    /// URL or path of the lake
+    #[arg(long)]
+    pub lake: String,
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: QueryFormat,
+}
+
+#[derive(Args, Debug)]
+pub struct RejectsArgs {
+    /// URL or path of the lake
+    #[arg(long)]
+    pub lake: String,
+    /// The run, as its report names it
+    #[arg(long)]
+    pub run: String,
+    /// Lines as they stood; `pennymill query "select * from rejects"` has other forms
+    #[arg(long, value_enum, default_value = "tsv")]
+    pub format: RejectsFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RejectsFormat {
+    Tsv,
+}
+
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    /// URL or path of the lake
+    #[arg(long)]
+    pub lake: String,
+    /// How many of the counted objects to read again, from 0 to 1
+    #[arg(long, default_value_t = AUDIT_SHARE)]
+    pub share: f64,
+    /// Which of them: the same for the same seed
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[arg(long, value_enum, default_value = "human")]
+    pub report: ScoreForm,
+}
+
+#[derive(Args, Debug)]
+pub struct GcArgs {
+    /// URL or path of the lake
+    #[arg(long)]
+    pub lake: String,
+    /// Say what would be deleted and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The layers of the categorizer: those of a job, or all that ship with the program.
@@ -131,6 +195,9 @@ pub struct ExplainArgs {
     /// Every budget of the month: spent, where it came from, the alerts so far, the next threshold
     #[arg(long, requires = "user", conflicts_with = "category")]
     pub budgets: bool,
+    /// As it was at this version of monthly_spending
+    #[arg(long, value_name = "VERSION", requires = "user", conflicts_with = "budgets")]
+    pub as_of: Option<u64>,
     /// A seller as a bank prints it, such as "SQ *BLUE BOTTLE 0123 OAKLAND CA"
     #[arg(long, required_unless_present = "user")]
     pub seller: Option<String>,

@@ -218,13 +218,63 @@ impl Lake {
         }
     }
 
-    /// The names of the tables that jobs of kind `sql` have published.
-    pub async fn published_by_jobs(&self) -> Result<Vec<String>> {
+    /// The names of all tables.
+    pub async fn table_names(&self) -> Result<Vec<String>> {
         let listed = self.store.list_with_delimiter(None).await;
         let prefixes = listed.map_err(|e| Error::from(e).at(&self.place.shown))?.common_prefixes;
         let names = prefixes.iter().map(|prefix| prefix.as_ref().to_string());
+        Ok(names.filter(|name| !name.starts_with('_')).collect())
+    }
+
+    /// The names of the tables that jobs of kind `sql` have published.
+    pub async fn published_by_jobs(&self) -> Result<Vec<String>> {
         let ours = [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS];
-        Ok(names.filter(|name| !name.starts_with('_') && !ours.contains(&name.as_str())).collect())
+        let mut names = self.table_names().await?;
+        names.retain(|name| !ours.contains(&name.as_str()));
+        Ok(names)
+    }
+
+    /// A table that has to be there.
+    pub fn published(&self, name: &str) -> Result<Table> {
+        self.table(name)?.ok_or_else(|| {
+            let error = Error::new(Kind::NotFound, "there is no lake, or nothing was published to it");
+            error.at(&self.place.shown)
+        })
+    }
+
+    /// A version of a table. Errors when there is no such version.
+    pub async fn table_at(&self, table: &Table, version: u64) -> Result<Table> {
+        let found = Table::open_at(&self.store, table.name(), version).await?;
+        found.ok_or_else(|| {
+            let what = format!("{} has no version {version}", table.name());
+            Error::new(Kind::NotFound, what).at(&self.place.shown).advise("`pennymill history` lists them")
+        })
+    }
+
+    /// A table as it was when `monthly_spending` had this version: the newest version, of those that
+    /// follow it, that was made for it or for one before it.
+    pub async fn table_as_of(&self, name: &str, version: u64) -> Result<Option<Table>> {
+        let Some(newest) = self.table_now(name).await? else { return Ok(None) };
+        if name == MONTHLY_SPENDING {
+            return self.table_at(&newest, version).await.map(Some);
+        }
+        // Versions of the application rise with those of the table.
+        let (mut fits, mut beyond) = (0, newest.version() + 1);
+        while fits + 1 < beyond {
+            let middle = fits + (beyond - fits) / 2;
+            let table = self.table_at(&newest, middle).await?;
+            match table.application_version(APPLICATION).await? {
+                Some(done) if done as u64 > version => beyond = middle,
+                _ => fits = middle,
+            }
+        }
+        self.table_at(&newest, fits).await.map(Some)
+    }
+
+    /// The head as it was at a version.
+    pub fn head_at(&self, version: u64) -> Result<Head> {
+        let table = self.published(MONTHLY_SPENDING)?;
+        self.head_of(wait(self.table_at(&table, version))?)
     }
 
     /// The head; none in a lake that nothing was published to.
@@ -369,11 +419,11 @@ impl Lake {
         AlertHistory::read(&files.collect::<Vec<_>>(), &self.place.child(BUDGET_ALERTS))
     }
 
-    /// All rejects that committed runs have published, newest first.
-    pub async fn rejects(&self) -> Result<Vec<FileRecord>> {
+    /// All rejects that committed runs have published up to a version, newest first.
+    pub async fn rejects(&self, as_of: Option<u64>) -> Result<Vec<FileRecord>> {
         let Some(table) = self.table_now(MONTHLY_SPENDING).await? else { return Ok(Vec::new()) };
         let mut rejects = Vec::new();
-        for version in (1..=table.version()).rev() {
+        for version in (1..=as_of.unwrap_or(table.version())).rev() {
             rejects.extend(self.manifest(&table, version).await?.and_then(|manifest| manifest.rejects));
         }
         Ok(rejects)

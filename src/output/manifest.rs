@@ -73,6 +73,12 @@ pub struct InputRecord {
 }
 
 impl InputRecord {
+    pub fn net_cents(&self) -> i128 {
+        // Written by us as whole numbers.
+        let cents = |text: &str| text.parse::<i128>().unwrap_or(0);
+        cents(&self.positive_cents) + cents(&self.negative_cents)
+    }
+
     /// As the ledger says it.
     pub fn new(source_object: &str, entry: Entry) -> InputRecord {
         let (status, reason) = match entry.status {
@@ -140,6 +146,15 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The parts that the run has written for a table that follows `monthly_spending`.
+    pub fn parts_of(&self, table: &str) -> &[PartRecord] {
+        match table {
+            super::lake::BUDGET_ALERTS => self.alert_parts(),
+            super::lake::TRANSACTIONS => &self.transactions,
+            _ => &[],
+        }
+    }
+
     /// The months that were counted anew.
     pub fn recounted(&self) -> Vec<Month> {
         self.rebuilt_months.iter().chain(&self.rebuilt_month).filter_map(|month| month.parse().ok()).collect()

@@ -8,9 +8,24 @@ use super::part;
 use crate::error::{Error, Result};
 use crate::kernel::fused::Reject;
 use crate::schema;
-use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::sync::Arc;
+
+/// The rejected lines of what [`to_parquet`] has written, as they stood.
+pub fn raw_lines(bytes: Bytes) -> Result<Vec<Vec<u8>>> {
+    let broken = |e: &dyn std::fmt::Display| Error::unfit(format!("the rejects cannot be read: {e}"));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
+    let mut lines = Vec::new();
+    for batch in builder.build().map_err(|e| broken(&e))? {
+        let batch = batch.map_err(|e| broken(&e))?;
+        let raw = batch.column_by_name("raw").and_then(|column| column.as_binary_opt::<i32>());
+        let raw = raw.ok_or_else(|| broken(&"they have no raw lines"))?;
+        lines.extend(raw.iter().flatten().map(<[u8]>::to_vec));
+    }
+    Ok(lines)
+}
 
 /// `objects` are (name, rejects).
 pub fn to_parquet(objects: &[(&str, &[Reject])]) -> Result<Bytes> {

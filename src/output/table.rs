@@ -109,6 +109,10 @@ impl Table {
         Ok(Some(Table { name, store, delta, state }))
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn version(&self) -> u64 {
         self.state.version()
     }
@@ -149,21 +153,29 @@ impl Table {
     /// What the commit of `version` says of its run, [`RUN_ID`] included; none where there is no
     /// such commit. The version may be newer than this one.
     pub async fn commit_metadata(&self, version: u64) -> Result<Option<BTreeMap<String, String>>> {
+        Ok(self.logged(version).await?.map(|commit| commit.info))
+    }
+
+    /// A commit of the log, which may be newer than this version; none where there is no such commit.
+    pub async fn logged(&self, version: u64) -> Result<Option<Commit>> {
         let Some(log) = self.read(&commit_uri_from_version(Some(version))).await? else {
             return Ok(None);
         };
         let broken = || Error::unfit(format!("commit {version} is no JSON")).at(&self.name);
+        let mut commit = Commit::default();
         for line in log.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             let line: Line = serde_json::from_slice(line).map_err(|_| broken())?;
-            if let Some(info) = line.commit_info {
-                let text = |(key, value)| match value {
-                    Value::String(value) => Some((key, value)),
-                    _ => None,
-                };
-                return Ok(Some(info.into_iter().filter_map(text).collect()));
-            }
+            commit.added.extend(line.add.map(|part| part.path));
+            commit.removed.extend(line.remove.map(|part| part.path));
+            let Some(info) = line.commit_info else { continue };
+            commit.millis = info.get("timestamp").and_then(Value::as_i64);
+            let text = |(key, value)| match value {
+                Value::String(value) => Some((key, value)),
+                _ => None,
+            };
+            commit.info = info.into_iter().filter_map(text).collect();
         }
-        Ok(Some(BTreeMap::new()))
+        Ok(Some(commit))
     }
 
     async fn read(&self, path: &Path) -> Result<Option<Bytes>> {
@@ -207,6 +219,25 @@ impl Table {
 struct Line {
     #[serde(rename = "commitInfo")]
     commit_info: Option<Map<String, Value>>,
+    add: Option<NamedPart>,
+    remove: Option<NamedPart>,
+}
+
+#[derive(Deserialize)]
+struct NamedPart {
+    path: String,
+}
+
+/// What a commit of the log says.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Text that it says of its run, [`RUN_ID`] included.
+    pub info: BTreeMap<String, String>,
+    /// When it was made by its writer's clock, since 1970.
+    pub millis: Option<i64>,
+    /// Paths below the table.
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
 }
 
 #[derive(Deserialize)]
