@@ -143,7 +143,8 @@ impl Attempt<'_> {
         self.progress.begin("reduce");
         let closing = self.close(wish, &read, &rules)?;
         let ledger = self.next_ledger(wish, &read)?;
-        verify(&read, &closing, &ledger)?;
+        let opening = wish.recount().is_none().then_some(&self.head.ledger);
+        verify(&read, &closing, opening, &ledger)?;
         report.seconds.reduce += since.elapsed().as_secs_f64();
         let since = Instant::now();
         self.progress.begin("alerts");
@@ -309,7 +310,7 @@ impl Attempt<'_> {
             write_file(&self.lake.place, format!("_runs/{run_id}/{name}"), bytes, rows)
         };
         let recounted = |recount: &Recount| recount.months.iter().map(Month::to_string).collect();
-        let spec = serde_json::to_string(self.spec).map_err(|e| Error::invariant(e.to_string()))?;
+        let spec = self.spec.to_json();
         let months = months(&closing.parts)?;
         Ok(Manifest {
             run_id: run_id.clone(),

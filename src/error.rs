@@ -5,6 +5,7 @@
 //! a place is an object, a line and a column.
 
 use std::fmt;
+use url::Url;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -122,7 +123,7 @@ impl From<object_store::Error> for Error {
             _ if is_refusal(&error) => Kind::Credentials,
             _ => io_kind(&error).unwrap_or(Kind::Temporary),
         };
-        Error::new(kind, without_query_strings(&chain(&error)))
+        Error::new(kind, without_query_strings(&without_answer(&chain(&error))))
     }
 }
 
@@ -176,6 +177,46 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A place as messages and manifests may name it: a URL without what lets its reader in.
+pub fn shown(text: &str) -> String {
+    match text.contains("://").then(|| Url::parse(text)) {
+        Some(Ok(url)) => without_credentials(&url),
+        _ => text.to_string(),
+    }
+}
+
+/// The same of a URL that was parsed.
+pub fn without_credentials(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Errors only for URLs that cannot carry credentials in the first place.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url.to_string()
+}
+
+/// What comes before the words of a server in its client's messages.
+const ANSWERS: [&str; 2] = ["Server returned non-2xx status code: ", "Server returned error response: "];
+
+/// A server's answer may repeat the request with its token: of its words only status and code are kept.
+pub fn without_answer(text: &str) -> String {
+    let Some(start) = ANSWERS.iter().filter_map(|words| Some(text.find(words)? + words.len())).min() else {
+        return text.to_string();
+    };
+    let (client, server) = text.split_at(start);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == ' ';
+    let status = match server.as_bytes().first() {
+        Some(digit) if digit.is_ascii_digit() => server.split(|c| !is_plain(c)).next().unwrap_or_default(),
+        _ => "an error",
+    };
+    let code = server.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    match code.map(|(code, _)| code).filter(|code| code.chars().all(is_plain) && code.len() < 40) {
+        Some(code) => format!("{client}{status}, {code}"),
+        None => format!("{client}{status}"),
+    }
+}
+
 /// Signed URLs carry their signature in the query string: it never reaches a log.
 fn without_query_strings(text: &str) -> String {
     let keep = |word: &str| match (word.contains("://"), word.find('?')) {
@@ -194,6 +235,19 @@ mod tests {
         let error = Error::unfit("unknown\nkey `x`").at("a.toml:3:1").advise("did you mean `y`?");
         assert_eq!(error.to_string(), "a.toml:3:1: unknown key `x`; did you mean `y`?");
         assert_eq!(error.kind.exit_code(), 78);
+    }
+
+    #[test]
+    fn of_a_servers_answer_only_its_status_and_code_are_told() {
+        let said = "GET https://host/a - Server returned non-2xx status code: 403 Forbidden: <Error><Code>\
+                    ExpiredToken</Code><Token>secret</Token></Error>";
+        let told = "GET https://host/a - Server returned non-2xx status code: 403 Forbidden, ExpiredToken";
+        assert_eq!(without_answer(said), told);
+        assert_eq!(
+            without_answer("Server returned error response: secret"),
+            "Server returned error response: an error"
+        );
+        assert_eq!(without_answer("nothing of it"), "nothing of it");
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! Invariant: what a local store says is written is on the disk, name and all; credentials come
 //! from `AWS_*`, `AZURE_*` and `GOOGLE_*` alone and appear in no message.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, without_credentials};
 use bytes::Bytes;
-use futures::TryStreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -161,25 +161,52 @@ impl Place {
         Ok(listed)
     }
 
-    /// Files below that no listing of a local store names: those that end in `#` and digits are
-    /// kept for objects under way. None for other stores.
-    pub fn unlisted(&self) -> Result<Vec<String>> {
-        let Ok(root) = self.url.to_file_path() else { return Ok(Vec::new()) };
-        let (mut folders, mut found) = (vec![root], Vec::new());
+    /// All objects below, sorted by path, and entries of a local folder that are no objects, with the
+    /// reason: a listing would follow links wherever they lead, or fail for the sake of one name.
+    pub fn survey(&self) -> Result<(Vec<ObjectMeta>, Vec<(String, &'static str)>)> {
+        let Ok(root) = self.url.to_file_path() else { return Ok((self.list()?, Vec::new())) };
+        if !root.exists() {
+            return Err(Error::new(Kind::NotFound, "there is nothing").at(&self.shown));
+        }
+        let (mut folders, mut objects, mut odd) = (vec![root], Vec::new(), Vec::new());
         while let Some(folder) = folders.pop() {
             let entries = std::fs::read_dir(&folder).map_err(|e| for_reading(e.into()).at(&self.shown))?;
             for entry in entries {
-                let entry = entry?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let suffix = name.split_once('#').map_or("", |(_, suffix)| suffix);
-                if entry.file_type()?.is_dir() {
-                    folders.push(entry.path());
-                } else if !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit()) {
-                    found.push(entry.path().to_string_lossy().into_owned());
+                let entry = entry.map_err(|e| for_reading(e.into()).at(&self.shown))?;
+                let (path, kind) = (entry.path(), entry.file_type()?);
+                let object = Path::from_absolute_path(&path).ok();
+                match object.filter(|_| path.to_str().is_some_and(|text| !text.contains(char::is_control))) {
+                    _ if kind.is_symlink() => odd.push((path, LINK)),
+                    None => odd.push((path, ODD_NAME)),
+                    Some(_) if kind.is_dir() => folders.push(path),
+                    Some(_) if !kind.is_file() => odd.push((path, NO_FILE)),
+                    Some(_) if is_staged(&entry.file_name().to_string_lossy()) => odd.push((path, UNDER_WAY)),
+                    Some(object) => objects.push(object),
                 }
             }
         }
-        found.sort();
+        objects.sort();
+        odd.sort();
+        let metas =
+            futures::stream::iter(&objects).map(|object| self.store.head(object)).buffered(HEADS_AT_ONCE);
+        let metas = wait(metas.try_collect()).or_else(|e| self.fail(e))?;
+        Ok((metas, odd.into_iter().map(|(path, why)| (path.to_string_lossy().into_owned(), why)).collect()))
+    }
+
+    /// Local files below that were under way to their name.
+    fn staged(&self) -> Result<Vec<PathBuf>> {
+        let Ok(root) = self.url.to_file_path() else { return Ok(Vec::new()) };
+        let (mut folders, mut found) = (vec![root], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                } else if is_staged(&entry.file_name().to_string_lossy()) {
+                    found.push(entry.path());
+                }
+            }
+        }
         Ok(found)
     }
 
@@ -227,7 +254,7 @@ impl Place {
     /// writer was killed. Out: how many.
     pub fn clear_staged(&self, age: Duration) -> Result<usize> {
         let mut cleared = 0;
-        for name in self.unlisted()? {
+        for name in self.staged()? {
             let modified = std::fs::metadata(&name)?.modified()?;
             if modified.elapsed().is_ok_and(|elapsed| elapsed > age) {
                 std::fs::remove_file(&name)?;
@@ -240,6 +267,20 @@ impl Place {
     fn fail<T>(&self, error: object_store::Error) -> Result<T> {
         Err(for_reading(error.into()).at(&self.shown))
     }
+}
+
+/// Why an entry of a folder is no object.
+const LINK: &str = "it is a link, which could lead anywhere; deliver the file itself";
+const NO_FILE: &str = "it is no plain file";
+const ODD_NAME: &str = "its name has control characters or is no text; rename it";
+const UNDER_WAY: &str = "its name ends in # and digits, which is kept for files under way; rename it";
+
+/// Files of a local folder that are asked about at once.
+const HEADS_AT_ONCE: usize = 16;
+
+fn is_staged(name: &str) -> bool {
+    let suffix = name.split_once('#').map_or("", |(_, suffix)| suffix);
+    !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The absolute path, links and `..` resolved as far as it exists.
@@ -294,16 +335,6 @@ fn cannot_write(error: object_store::Error) -> Error {
         Kind::NotFound => Error::new(Kind::Unfit, error.to_string()),
         _ => error,
     }
-}
-
-fn without_credentials(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    // Errors only for URLs that cannot carry credentials in the first place.
-    let _ = url.set_password(None);
-    let _ = url.set_username("");
-    url.to_string()
 }
 
 /// The local file system, with every object synced before it gets its name and its name synced

@@ -198,8 +198,7 @@ fn members_make_one_log_and_nothing_else_may_follow_them() {
 fn empty_logs_are_fine_and_what_is_no_archive_is_held() {
     let mut numbers = Numbers(seed());
     let (good, other) = (log(&mut numbers, 50), log(&mut numbers, 50));
-    let (packed_gz, packed_zst, no_gz, no_zst) =
-        (gzip(&other), zstandard(&other), gzip(b""), zstandard(b""));
+    let (packed_gz, packed_zst, no_gz, no_zst) = (gzip(&other), zstandard(&other), gzip(b""), zstandard(b""));
     let logs: [(&str, &[u8]); 4] =
         [("a.tsv", &good), ("b.tsv", b""), ("c.tsv.gz", &no_gz), ("d.tsv.zst", &no_zst)];
     let (report, expected) = published("forms://here", &logs);

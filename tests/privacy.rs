@@ -24,7 +24,8 @@ pub fn canary(number: usize) -> String {
 /// The rows of a Parquet file as text, without their run; and whose they are, if they say so.
 pub fn texts(bytes: Vec<u8>) -> Vec<(Option<i64>, String)> {
     let mut texts = Vec::new();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
     for batch in reader.map(Result::unwrap) {
         let (schema, options) = (batch.schema(), FormatOptions::default());
         let users = batch.column_by_name("user_id").map(|column| column.as_primitive::<Int64Type>());
@@ -63,7 +64,10 @@ fn assert_discreet(what: &str, said: &Said) {
     assert_plain(what, said);
     // Nothing went wrong, or the report says what did.
     let is_told = matches!(code, 0 | 3 | 65) && stderr.is_empty();
-    assert!(is_told || (stderr.lines().count() == 1 && ![0, 3, 70].contains(code)), "{what}: {code} {stderr}");
+    assert!(
+        is_told || (stderr.lines().count() == 1 && ![0, 3, 70].contains(code)),
+        "{what}: {code} {stderr}"
+    );
 }
 
 fn assert_plain(what: &str, said: &Said) {
@@ -194,9 +198,14 @@ fn tables_jobs_and_questions_that_are_refused_are_not_repeated() {
         assert_discreet(&text, &said);
         assert_eq!(said.code, 78, "{text}");
     }
-    for value in ["cast(seller as bigint)", "to_timestamp(seller)", "cast(seller as date)",
-        "regexp_like('x', seller || '(')", "date_trunc(seller, occurred_at)", "1 / (amount - amount)"]
-    {
+    for value in [
+        "cast(seller as bigint)",
+        "to_timestamp(seller)",
+        "cast(seller as date)",
+        "regexp_like('x', seller || '(')",
+        "date_trunc(seller, occurred_at)",
+        "1 / (amount - amount)",
+    ] {
         let sql = format!("select {value} from transactions");
         let said = scratch.pennymill(&["query", "--lake", lake.to_str().unwrap(), &sql, "--format", "csv"]);
         assert_discreet(&sql, &said);
@@ -241,9 +250,13 @@ fn stores_that_refuse_and_lakes_that_are_damaged_make_nobody_talk() {
     assert_discreet("a store that is not there", &said);
     assert_eq!(said.code, 75, "{}", said.stderr);
     let refused = shop();
-    for url in ["ftp://canary-user:canary-password@host/?sig=canary-signature", "s3://canary:canary@/a?canary",
-        "s3://canary:canary@b b/", "file://canary:canary@host/a?canary", "az://canary:canary@"]
-    {
+    for url in [
+        "ftp://canary-user:canary-password@host/?sig=canary-signature",
+        "s3://canary:canary@/a?canary",
+        "s3://canary:canary@b b/",
+        "file://canary:canary@host/a?canary",
+        "az://canary:canary@",
+    ] {
         for key in ["input.logs", "output.lake", "input.sellers"] {
             assert_discreet(&format!("{key}={url}"), &refused.run(&["--set", &format!("{key}={url}")]));
         }
@@ -284,9 +297,13 @@ fn no_name_and_no_text_can_write_a_line_of_its_own() {
     }
     let (job, lake) = (scratch.job(), scratch.lake());
     let (job, lake, hostile) = (job.to_str().unwrap(), lake.to_str().unwrap(), hostile.to_str().unwrap());
-    for arguments in [&["run", hostile][..], &["check", hostile], &["query", "--lake", lake, HOSTILE],
-        &["query", "--lake", hostile, "select 1"], &["explain", "--seller", "a", "--votes", hostile]]
-    {
+    for arguments in [
+        &["run", hostile][..],
+        &["check", hostile],
+        &["query", "--lake", lake, HOSTILE],
+        &["query", "--lake", hostile, "select 1"],
+        &["explain", "--seller", "a", "--votes", hostile],
+    ] {
         let said = scratch.pennymill(arguments);
         assert_plain(&format!("{arguments:?}"), &said);
         assert_eq!((said.code == 0, said.stderr.lines().count()), (false, 1), "{arguments:?}");

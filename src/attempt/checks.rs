@@ -72,8 +72,31 @@ pub(super) fn recounted(entry: &Entry, outcome: &Outcome, months: &BTreeSet<Mont
     Some(next)
 }
 
+/// What is published has to be what the ledger counted, or somebody has laid hands on it.
+fn hold_opening(closing: &Closing, ledger: Option<&Ledger>) -> Result<()> {
+    let Some(ledger) = ledger else { return Ok(()) };
+    let months = ledger.months();
+    let counted = closing.touched.iter().filter_map(|month| months.get(month));
+    let counted = counted.fold((0, 0), |sum, month| (sum.0 + month.0, sum.1 + month.1));
+    let opening = &closing.reduced.opening;
+    match (opening.transactions, opening.net_cents) == counted {
+        true => Ok(()),
+        false => {
+            let what =
+                "the published parts of a touched month are not what the ledger counted: the lake is damaged";
+            Err(Error::unfit(what).advise("`pennymill audit` says where; --rebuild computes a month anew"))
+        }
+    }
+}
+
 /// The checks that stand between what was written and its commit.
-pub(super) fn verify(read: &Read, closing: &Closing, ledger: &Ledger) -> Result<()> {
+/// `opening` is the ledger before, of a run that builds on what is published.
+pub(super) fn verify(
+    read: &Read,
+    closing: &Closing,
+    opening: Option<&Ledger>,
+    ledger: &Ledger,
+) -> Result<()> {
     let (sum, reduced) = (&read.sum, &closing.reduced);
     let counted: u64 = sum.by_source.iter().sum();
     let closed = closing.parts.iter().fold(GroupTotals::default(), |sum, part| sum.plus(part.totals));
@@ -83,6 +106,7 @@ pub(super) fn verify(read: &Read, closing: &Closing, ledger: &Ledger) -> Result<
         *sum = (sum.0 + part.totals.transactions, sum.1 + part.totals.net_cents);
     }
     let counted_months = ledger.months();
+    hold_opening(closing, opening)?;
     let is_counted = |month: &Month| months.get(month) == counted_months.get(month);
     let follows = |pair: &[MonthPart]| pair[0].month != pair[1].month || pair[0].users.1 < pair[1].users.0;
     let checks = [

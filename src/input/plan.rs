@@ -68,8 +68,8 @@ pub struct Listing {
     pub objects: Vec<LogObject>,
     /// Names that no log has: they begin with `_` or `.`.
     pub set_aside: Vec<String>,
-    /// Files that the store will not read.
-    pub unlisted: Vec<String>,
+    /// What lies there and is no object, with the reason.
+    pub odd: Vec<Held>,
 }
 
 /// Lists the job's logs: all objects below a prefix, or the one object of that name.
@@ -86,7 +86,7 @@ pub fn list(logs: &str) -> Result<Listing> {
         let objects = vec![LogObject::new(root.identity(), root, &meta)];
         return Ok(Listing { objects, ..Listing::default() });
     }
-    let listed = root.list().map_err(|e| if e.kind == Kind::NotFound { missing() } else { e })?;
+    let (listed, odd) = root.survey().map_err(|e| if e.kind == Kind::NotFound { missing() } else { e })?;
     let prefix = root.path.as_ref().to_string();
     let identity = root.identity();
     let folders = placeholders(&listed, &prefix);
@@ -107,7 +107,13 @@ pub fn list(logs: &str) -> Result<Listing> {
             }
         }
     }
-    if objects.is_empty() {
+    let is_set_aside = |name: &str| {
+        let below = name.strip_prefix(&identity).unwrap_or(name);
+        below.split('/').any(|segment| segment.starts_with(['_', '.']))
+    };
+    let odd = odd.into_iter().filter(|(name, _)| !is_set_aside(name));
+    let odd: Vec<Held> = odd.map(|(name, reason)| Held { name, reason: reason.to_string() }).collect();
+    if objects.is_empty() && odd.is_empty() {
         return Err(missing());
     }
     if objects.len() > OBJECTS_MAX {
@@ -115,7 +121,7 @@ pub fn list(logs: &str) -> Result<Listing> {
             Error::unfit(format!("{} objects; the most is {OBJECTS_MAX}", objects.len())).at(&root.shown)
         );
     }
-    Ok(Listing { objects, set_aside, unlisted: root.unlisted()? })
+    Ok(Listing { objects, set_aside, odd })
 }
 
 /// Empty objects that only stand for a folder: consoles of object stores make them.
@@ -140,9 +146,9 @@ impl Plan {
         duplicates: &BTreeSet<String>,
     ) -> Plan {
         let counted = ledger.counted_contents();
-        let Listing { objects, set_aside, unlisted } = listing;
+        let Listing { objects, set_aside, odd } = listing;
         let mut plan = Plan { listed: objects.len(), set_aside, ..Plan::default() };
-        plan.held.extend(unlisted.into_iter().map(|name| Held { name, reason: UNLISTED.into() }));
+        plan.held.extend(odd);
         for object in objects {
             let Some(entry) = ledger.entries.get(&object.name) else {
                 plan.new.push(object);
@@ -177,9 +183,6 @@ impl Plan {
         self.new.iter().map(|object| object.size_bytes).sum()
     }
 }
-
-/// Why a file is held that a local store does not read.
-pub const UNLISTED: &str = "its name ends in # and digits, which is kept for files under way; rename it";
 
 /// Why an object is held that was counted with other content.
 pub const CHANGED: &str = "its content changed after it was counted";

@@ -139,7 +139,8 @@ pub fn read_batches(
     mut on_groups: impl FnMut(&[Spend]) -> Result<()>,
 ) -> Result<()> {
     let broken = |e: &dyn std::fmt::Display| {
-        Error::invariant(format!("a published part cannot be read: {e}")).at(shown)
+        let error = Error::unfit(format!("a published part is damaged: {e}")).at(shown);
+        error.advise("restore it from a copy, or rebuild its month with --rebuild")
     };
     let options = ArrowReaderOptions::new().with_schema(schema::spending_in_memory());
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options);

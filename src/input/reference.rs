@@ -16,7 +16,7 @@ use crate::domain::seller::CrowdEntry;
 use crate::domain::timestamp::parse_timestamp;
 use crate::domain::transaction::{SELLER_BYTES_MAX, USER_ID_MAX};
 use crate::domain::zone::Zone;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shown};
 use crate::job::sections::Input;
 use crate::job::spec::Spec;
 use crate::store::Place;
@@ -37,7 +37,7 @@ pub fn categories(input: &Input) -> Result<Categories> {
         None => Ok(Categories::builtin()),
         Some(table) => {
             let text = read_text(table)?;
-            Categories::parse(&text).map_err(|what| Error::new(Kind::InputRefused, what).at(table))
+            Categories::parse(&text).map_err(|what| Error::new(Kind::InputRefused, what).at(shown(table)))
         }
     }
 }
@@ -68,11 +68,11 @@ impl Reference {
 
 fn read_text(table: &str) -> Result<String> {
     let bytes = Place::open(table)?.read().map_err(|error| match error.kind {
-        Kind::NotFound => Error::new(Kind::NotFound, "there is no such reference table").at(table),
+        Kind::NotFound => Error::new(Kind::NotFound, "there is no such reference table").at(shown(table)),
         _ => error,
     })?;
     let text = std::str::from_utf8(&bytes);
-    Ok(text.map_err(|_| Error::new(Kind::InputRefused, "not UTF-8").at(table))?.to_string())
+    Ok(text.map_err(|_| Error::new(Kind::InputRefused, "not UTF-8").at(shown(table)))?.to_string())
 }
 
 /// People's own choices, in the order of their table.
@@ -105,7 +105,7 @@ pub fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<
 
 /// Everything that decides about budgets, by the tables that a job names.
 pub fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
-    let refuse = |table: &str, what: String| Error::new(Kind::InputRefused, what).at(table);
+    let refuse = |table: &str, what: String| Error::new(Kind::InputRefused, what).at(shown(table));
     let template = match &input.budget_template {
         None => BudgetTemplate::default(),
         Some(table) => {

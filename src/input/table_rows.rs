@@ -61,6 +61,7 @@ pub fn for_each_line(
         }
     };
     let place = Place::open(table)?;
+    let table = place.shown.as_str();
     let bytes = place.read().map_err(|error| match error.kind {
         Kind::NotFound => Error::new(Kind::NotFound, "there is no such reference table").at(table),
         _ => error,

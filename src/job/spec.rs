@@ -6,8 +6,9 @@
 
 use super::sections::{Alerts, Bench, BudgetRules, Deliver, Input, Limits, Output, Recommend, Smtp, Votes};
 use super::values::OneOrMore;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shown};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// What a job writes to name a table that ships with the program.
@@ -183,6 +184,21 @@ impl Spec {
         let spec: Spec =
             table.try_into().map_err(|e: toml::de::Error| Error::unfit(e.message()).at(shown))?;
         spec.checked(shown)
+    }
+
+    /// The job as JSON for manifests, without what URLs let their reader in with.
+    pub fn to_json(&self) -> String {
+        fn without_secrets(value: &mut Value) {
+            match value {
+                Value::String(text) => *text = shown(text),
+                Value::Array(list) => list.iter_mut().for_each(without_secrets),
+                Value::Object(map) => map.values_mut().for_each(without_secrets),
+                _ => {}
+            }
+        }
+        let mut value = serde_json::to_value(self).expect("text and numbers are JSON");
+        without_secrets(&mut value);
+        value.to_string()
     }
 
     /// What no single value can show.

@@ -6,7 +6,7 @@
 use super::lake::Lake;
 use crate::domain::category::Categories;
 use crate::domain::seller::CrowdEntry;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shown};
 use crate::input::layers;
 use crate::kernel::votes::SellerVotes;
 use crate::schema;
@@ -46,14 +46,14 @@ pub fn read(table: &str, categories: &Categories) -> Result<Vec<CrowdEntry>> {
     let (lake, name) = match folder.rsplit_once('/') {
         Some(("", name)) => ("/", name),
         Some((lake, _)) if lake.ends_with(":/") => {
-            let error = Error::unfit("a table of votes lies within a lake").at(table);
+            let error = Error::unfit("a table of votes lies within a lake").at(shown(table));
             return Err(error.advise("name it such as s3://bucket/lake/crowd_votes"));
         }
         Some(parts) => parts,
         None => (".", folder),
     };
     let Some(opened) = Lake::open(lake)?.table(name)? else {
-        let error = Error::new(Kind::NotFound, "there is no table of votes").at(table);
+        let error = Error::new(Kind::NotFound, "there is no table of votes").at(shown(table));
         return Err(
             error.advise("run the job of kind \"votes\" that publishes it, or take it out of `input.votes`")
         );

@@ -4,7 +4,7 @@
 //! of a version.
 //! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, without_answer};
 use crate::input::published::PartFile;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
@@ -328,6 +328,7 @@ pub(super) fn from_delta(error: DeltaTableError) -> Error {
                 true => Kind::Temporary,
                 false => Kind::Unfit,
             };
+            let text = without_answer(&text);
             let plain = text.split(['"', '`', '\'', '?', '\n']).next().unwrap_or_default();
             Error::new(kind, format!("the table's log cannot be used: {plain}"))
         }
