@@ -132,7 +132,12 @@ pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u
             duplicates: &duplicates,
             progress: &progress,
         };
-        match attempt.run(&wish, &mut report)? {
+        let ended = match attempt.run(&wish, &mut report) {
+            // It stalled, others went on, and what it wrote was cleaned up meanwhile.
+            Err(error) if error.kind == Kind::NotFound && lake.has_moved(&head)? => Ended::Lost,
+            ended => ended?,
+        };
+        match ended {
             Ended::Lost => continue,
             Ended::AllHeld => return Ok(finish(report, started)),
             Ended::Published => {

@@ -229,7 +229,12 @@ fn archives_that_swell_are_held_in_bounded_memory() {
         // Each 16 MiB again and again, to 10 GiB.
         let (zeros, lines) = (pack(&zeros).repeat(640), pack(lines.as_bytes()).repeat(640));
         let behind = [pack(&log(&mut Numbers(seed()), 50_000)), zeros.clone()].concat();
-        for (name, bytes) in [("zeros", zeros), ("lines", lines), ("behind", behind)] {
+        let mut all = vec![("zeros", zeros), ("behind", behind)];
+        // As fast as gzip is asked to pack here, lines that repeat stay below the bound.
+        if extension == "zst" {
+            all.push(("lines", lines));
+        }
+        for (name, bytes) in all {
             scratch.write(&format!("logs/{name}.tsv.{extension}"), bytes);
             bombs += 1;
         }

@@ -304,7 +304,7 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
     say(&format!("power cuts: {images} images, {published} with the run in them, 0 acknowledged runs lost"));
     if able(&STRACE) {
         let forgets = ["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"];
-        let forgets = [&forgets[..], &["-e", "inject=fsync,fdatasync:retval=0"]].concat();
+        let forgets = [&forgets[..], &["-e", "inject=fsync,fdatasync:retval=0"][..]].concat();
         let memory = Mount::tmpfs(nights[0].scratch.path("memory"), "size=512m");
         let cuts = power_cuts(&nights[0], &memory.at, &forgets, &[]);
         let kept = examine(&nights[0], &cuts[0], "nothing is synced");
@@ -410,14 +410,16 @@ fn files_that_may_not_grow() {
         return;
     }
     let (night, mut stopped) = (Night::sample(false, true), 0);
-    for round in 0..rounds(2, 5) {
+    for round in 0..rounds(2, 5).min(5) {
         // A process that ignores the signal is told by an error; any other is killed by it.
         for (ignore, codes) in [("trap '' XFSZ", [0, 73, 73]), ("true", [0, 73, 128 + 25])] {
             let limit = format!("ulimit -c 0; {ignore}; ulimit -f {}; exec \"$@\"", 4 << (4 * round));
             let lake = night.lay(night.scratch.path(&format!("lake-{round}-{}", ignore.len())));
             let said = said(&mut night.command(&lake, &["bash", "-c", &limit, "bash"]));
             assert!(codes.contains(&said.code), "{limit}: exit {}: {}", said.code, said.stderr);
-            assert_eq!(night.is_after(&lake, &limit), said.code == 0, "{limit}");
+            // One that is killed may have committed.
+            let is_told = night.is_after(&lake, &limit) == (said.code == 0);
+            assert!(is_told || said.code > 128, "{limit}: exit {}: {}", said.code, said.stderr);
             if said.code == 73 {
                 refused(&said, &[73], &limit);
                 night.expect_nothing_staged(&lake, &limit);
@@ -465,7 +467,7 @@ fn what_cannot_be_synced_is_not_acknowledged() {
         let context = format!("{error} for {}", folder.display());
         let folder = folder.to_str().unwrap();
         let wrapper = ["strace", "-f", "-o", "/dev/null", "-P", folder, "-e", "trace=fsync,fdatasync", "-e"];
-        let wrapper = [&wrapper[..], &[inject.as_str()]].concat();
+        let wrapper = [&wrapper[..], &[inject.as_str()][..]].concat();
         refused(&said(&mut night.command(&lake, &wrapper)), codes, &context);
         night.mend(&lake, &context);
     }
@@ -513,7 +515,7 @@ fn a_cap_on_memory() {
     let scratch = Scratch::new();
     let made = scratch.path("made");
     let rows = ["--rows", "1500000", "--users", "300000", "--months", "2025-01..2025-03", "--files", "4"];
-    let generate = [&["generate", "--out", made.to_str().unwrap()][..], &rows].concat();
+    let generate = [&["generate", "--out", made.to_str().unwrap()][..], &rows[..]].concat();
     assert_eq!(scratch.pennymill(&generate).code, 0);
     fs::remove_dir(scratch.path("logs")).unwrap();
     fs::rename(made.join("logs"), scratch.path("logs")).unwrap();
@@ -521,7 +523,8 @@ fn a_cap_on_memory() {
     let night = Night::of(scratch.input(&sellers).rest("[limits]\nmemory = \"64MiB\""));
     let mut ends = Vec::new();
     let (mut published, mut is_whole) = (0, true);
-    for cap in &[32, 256, 128, 192, 96, 160, 224, 64][..rounds(2, 8).min(8)] {
+    let caps: [u64; 8] = [32, 256, 128, 192, 96, 160, 224, 64];
+    for cap in caps.into_iter().take(rounds(2, 8)) {
         let context = format!("{cap} MiB");
         let group = Group::new(&cap.to_string(), cap << 20).unwrap();
         let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
@@ -534,7 +537,7 @@ fn a_cap_on_memory() {
             75 => refused(&said, &[75], &context),
             code => assert_eq!(code, 137, "{context}: {}", said.stderr),
         }
-        assert!(*cap > 32 || said.code != 0, "{context} are enough, so this proves nothing");
+        assert!(cap > 32 || said.code != 0, "{context} are enough, so this proves nothing");
         ends.push(format!("{context}: exit {}", said.code));
         if is_whole {
             night.mend(&lake, &context);
@@ -590,10 +593,15 @@ fn calls(trace: &str) -> Vec<Call> {
         if result.starts_with(['-', '?']) {
             continue;
         }
-        let paths = match name {
-            "fsync" | "fdatasync" => arguments.split(['<', '>']).skip(1).take(1).map(String::from).collect(),
+        let paths: Vec<String> = match name {
+            "fsync" | "fdatasync" => {
+                arguments.split(['<', '>']).nth(1).map(String::from).into_iter().collect()
+            }
             _ => arguments.split('"').skip(1).step_by(2).map(String::from).collect(),
         };
+        if paths.is_empty() {
+            continue;
+        }
         calls.push(Call { name: name.into(), arguments: arguments.into(), paths, begin, end });
     }
     calls

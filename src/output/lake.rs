@@ -271,6 +271,11 @@ impl Lake {
         self.table_at(&newest, fits).await.map(Some)
     }
 
+    /// Whether a later version than this head's is published.
+    pub fn has_moved(&self, head: &Head) -> Result<bool> {
+        Ok(self.published(MONTHLY_SPENDING)?.version() > head.table.version())
+    }
+
     /// The head as it was at a version.
     pub fn head_at(&self, version: u64) -> Result<Head> {
         let table = self.published(MONTHLY_SPENDING)?;

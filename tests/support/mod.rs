@@ -3,6 +3,7 @@
 //! In: logs and tables as text. Out: exit codes, reports, published rows.
 //! Invariant: nothing outside the test's own folder is written.
 
+pub mod proxy;
 pub mod receiver;
 pub mod s3_server;
 pub mod watch;

@@ -2,8 +2,7 @@
 //!
 //! In: the server's endpoint and folder, a plan for every round. Out: an endpoint to ask instead, and
 //! what was asked for.
-//! Invariant: requests are signed, so what is passed on is passed on as it came; creates reach the
-//! server one after another, since it looks first and writes then.
+//! Invariant: requests are signed, so what is passed on is passed on as it came.
 
 use object_store::path::Path as Key;
 use std::io::Result;
@@ -125,7 +124,6 @@ struct Shared {
     server: String,
     folder: PathBuf,
     round: Mutex<Arc<Round>>,
-    creates: tokio::sync::Mutex<()>,
 }
 
 impl Proxy {
@@ -138,7 +136,6 @@ impl Proxy {
             server: endpoint.trim_start_matches("http://").to_string(),
             folder: folder.to_path_buf(),
             round: Mutex::new(Round::new(Plan::NOTHING)),
-            creates: tokio::sync::Mutex::new(()),
         });
         let proxy = Proxy { endpoint: endpoint_here, shared: Arc::clone(&shared) };
         std::thread::spawn(move || {
@@ -226,13 +223,13 @@ impl Shared {
         match reaches {
             Reaches::Never => return Ok(Vec::new()),
             Reaches::Once => {}
-            Reaches::Twice => drop(self.forward(&request, &bytes).await?),
+            Reaches::Twice => drop(self.forward(&bytes).await?),
             Reaches::Late(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
             Reaches::Behind(requests) => {
                 let mut answered = round.answered.subscribe();
                 let enough = answered.borrow().saturating_add(requests);
                 answered.wait_for(|answered| *answered >= enough).await.map_err(std::io::Error::other)?;
-                let heard = self.forward(&request, &bytes).await;
+                let heard = self.forward(&bytes).await;
                 round.waiting.fetch_sub(1, Ordering::SeqCst);
                 return heard;
             }
@@ -242,17 +239,13 @@ impl Shared {
             }
             Reaches::Overwriting => {}
         }
-        self.forward(&request, &bytes).await
+        self.forward(&bytes).await
     }
 
     /// Passes a request on as it came, but that the server is to hang up: so its answer ends by itself.
     /// Out: the answer without a word of that, since the client's connection goes on.
-    async fn forward(&self, request: &Request, bytes: &[u8]) -> Result<Vec<u8>> {
+    async fn forward(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         const HANG_UP: &str = "connection: close\r\n";
-        let _alone = match request.creates {
-            true => Some(self.creates.lock().await),
-            false => None,
-        };
         let mut server = TcpStream::connect(&self.server).await?;
         server.set_nodelay(true)?;
         let (head, body) = bytes.split_at(head_bytes(bytes));

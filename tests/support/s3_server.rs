@@ -1,11 +1,17 @@
 //! An S3 server in this process: `s3s-fs` over a folder.
 //!
 //! In: a folder, whose folders are buckets. Out: the endpoint.
-//! Invariant: the server is real, and answers signed requests only.
+//! Invariant: the server is real, and answers signed requests only; of many that create one name, one does.
 
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request};
 use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpError, HttpResponse};
 use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// Who may ask.
 pub const KEY: &str = "key";
@@ -26,7 +32,7 @@ pub fn environment(endpoint: &str) -> [(&'static str, &str); 5] {
 pub fn serve(folder: &Path) -> String {
     let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
     builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
-    let service = builder.build();
+    let (service, turn) = (builder.build(), Arc::new(Mutex::new(())));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
@@ -39,7 +45,8 @@ pub fn serve(folder: &Path) -> String {
                 let (socket, _) = listener.accept().await.unwrap();
                 // Answers are small, and nobody waits for them to be larger.
                 socket.set_nodelay(true).unwrap();
-                let service = service.clone();
+                let (service, turn) = (service.clone(), turn.clone());
+                let service = service_fn(move |request| answer(service.clone(), turn.clone(), request));
                 tokio::spawn(async move {
                     let server =
                         hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
@@ -49,4 +56,26 @@ pub fn serve(folder: &Path) -> String {
         });
     });
     endpoint
+}
+
+/// The largest object that is created at once.
+const BODY_BYTES_MAX: usize = 256 << 20;
+
+/// `s3s-fs` looks for the name first and takes it later, so that two may create it: here they take
+/// turns. The body is read before, since a client may stall, and the rest is done even if it goes.
+async fn answer(
+    service: S3Service,
+    turn: Arc<Mutex<()>>,
+    request: Request<Incoming>,
+) -> Result<HttpResponse, HttpError> {
+    let mut request = request.map(Body::from);
+    if request.method() != Method::PUT || !request.headers().contains_key("if-none-match") {
+        return service.call(request).await;
+    }
+    request.body_mut().store_all_limited(BODY_BYTES_MAX).await.map_err(HttpError::new)?;
+    let create = async move {
+        let _turn = turn.lock().await;
+        service.call(request).await
+    };
+    tokio::spawn(create).await.map_err(|error| HttpError::new(error.into()))?
 }
