@@ -11,7 +11,7 @@ mod webhook;
 
 use crate::domain::alert::AlertRecord;
 use crate::domain::category::Categories;
-use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
+use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result, talk};
 use crate::input::alerts::read_records;
 use crate::input::contacts::{Channel, Contact, Contacts};
 use crate::input::published::EVERYBODY;
@@ -69,7 +69,7 @@ pub fn publish(spec: &Spec) -> Result<(Report, u8)> {
     let code = match counts {
         // What is wrong with us has kept nobody else's messages.
         _ if let Some(error) = &delivery.failed => {
-            eprintln!("pennymill: {error}");
+            talk(format_args!("pennymill: {error}"));
             error.kind.exit_code()
         }
         DeliveryCounts { deferred: 1.., .. } => Kind::Temporary.exit_code(),

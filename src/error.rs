@@ -100,6 +100,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Says a line on stderr. What cannot be said is no reason to stop.
+pub fn talk(line: impl fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Control characters out, so that one error stays one line of a log whatever a name contains.
 fn one_line(text: &str) -> String {
     text.chars()
@@ -120,7 +126,7 @@ impl From<object_store::Error> for Error {
             | Store::NotImplemented { .. }
             | Store::InvalidPath { .. }
             | Store::UnknownConfigurationKey { .. } => Kind::Unfit,
-            _ if is_refusal(&error) => Kind::Credentials,
+            _ if is_refusal(&chain(&error)) => Kind::Credentials,
             _ => io_kind(&error).unwrap_or(Kind::Temporary),
         };
         Error::new(kind, without_query_strings(&without_answer(&chain(&error))))
@@ -135,8 +141,7 @@ impl From<std::io::Error> for Error {
 }
 
 /// Whether a store refused our credentials: its client tells only in words.
-fn is_refusal(error: &object_store::Error) -> bool {
-    let text = chain(error);
+pub fn is_refusal(text: &str) -> bool {
     ["403 Forbidden", "401 Unauthorized", "ExpiredToken"].iter().any(|words| text.contains(words))
 }
 

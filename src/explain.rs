@@ -14,7 +14,7 @@ use crate::engine::local::Tuning;
 use crate::engine::of_user::{self, Wanted};
 use crate::engine::rows::columns;
 use crate::engine::sql::reading_failed;
-use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
+use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result, talk};
 use crate::input::plan;
 use crate::input::reference::{Reference, zone};
 use crate::job::cli::{ExplainArgs, QueryFormat};
@@ -139,7 +139,7 @@ fn explain_month(question: &Question, args: &ExplainArgs) -> Result<(String, u8)
     if args.format == QueryFormat::Table {
         return Ok((text + &verdict, code));
     }
-    eprint!("{verdict}");
+    talk(verdict.trim_end());
     Ok((text, code))
 }
 

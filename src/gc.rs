@@ -172,8 +172,8 @@ impl Garbage {
     }
 
     fn delete(&self, lake: &Lake) -> Result<()> {
-        let all = self.parts.values().flatten().chain(&self.of_dead_runs);
-        all.map(|meta| lake.place.at(meta).delete()).collect()
+        let mut all = self.parts.values().flatten().chain(&self.of_dead_runs);
+        all.try_for_each(|meta| lake.place.at(meta).delete())
     }
 
     fn text(&self, what: &str) -> String {

@@ -3,7 +3,7 @@
 //! In: a lake. Out: a row for each version of `monthly_spending`; rejected lines as they stood.
 //! Invariant: everything is read from commits and their manifests; nothing is written.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, talk};
 use crate::job::cli::{HistoryArgs, RejectsArgs};
 use crate::limits::LINE_BYTES_MAX;
 use crate::output::lake::{Lake, MONTHLY_SPENDING};
@@ -80,7 +80,7 @@ impl Version {
             Some(manifest) if !manifest.recounted().is_empty() => "recount",
             Some(_) => "count",
             None if self.number == 0 => "create",
-            None if self.commit.info.get("run_id").is_some() => "clean up",
+            None if self.commit.info.contains_key("run_id") => "clean up",
             None => "another program",
         }
     }
@@ -130,8 +130,8 @@ pub fn rejects(args: &RejectsArgs) -> Result<()> {
     let _ = stdout.flush();
     let cut = lines.iter().filter(|line| line.len() >= LINE_BYTES_MAX).count();
     if cut > 0 {
-        eprintln!("{cut} lines are longer than {LINE_BYTES_MAX} bytes and end there");
+        talk(format_args!("{cut} lines are longer than {LINE_BYTES_MAX} bytes and end there"));
     }
-    eprintln!("{} lines", lines.len());
+    talk(format_args!("{} lines", lines.len()));
     Ok(())
 }

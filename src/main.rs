@@ -1,7 +1,7 @@
 //! Parse, run, print one error, exit with its code.
 
 use clap::Parser;
-use pennymill::error::{Error, Result};
+use pennymill::error::{Error, Kind, Result, talk};
 use pennymill::generate::{Compression, Options, generate};
 use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
 use pennymill::{audit, check, explain, gc, history, query, run, schema, score};
@@ -18,11 +18,16 @@ fn main() -> ExitCode {
     match done.unwrap_or_else(|_| Err(Error::invariant("an assertion failed"))) {
         Ok((text, code)) => {
             // A reader that closed its end, such as `head`, has seen what it wanted.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::from(code)
+            match std::io::stdout().write_all(text.as_bytes()) {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    talk(format_args!("pennymill: what was done cannot be told: {error}"));
+                    ExitCode::from(Kind::CannotWrite.exit_code())
+                }
+                _ => ExitCode::from(code),
+            }
         }
         Err(error) => {
-            eprintln!("pennymill: {error}");
+            talk(format_args!("pennymill: {error}"));
             ExitCode::from(error.kind.exit_code())
         }
     }
@@ -31,7 +36,7 @@ fn main() -> ExitCode {
 /// Says where, and not what: the message of an assertion may hold user data.
 fn report_panic(panic: &std::panic::PanicHookInfo) {
     if let Some(place) = panic.location() {
-        eprintln!("pennymill: panic at {}:{}", place.file(), place.line());
+        talk(format_args!("pennymill: panic at {}:{}", place.file(), place.line()));
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::engine::format::{self, Format};
 use crate::engine::raw::{RAW_TRANSACTIONS, RawLogs, table};
 use crate::engine::sql::{self, PublishedFile, PublishedTable, QueryResult};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, talk};
 use crate::input::plan;
 use crate::input::published::PartFile;
 use crate::input::reference::{Reference, zone};
@@ -55,11 +55,11 @@ pub fn run(args: &QueryArgs) -> Result<()> {
     // A reader that has seen enough is no error.
     let _ = stdout.flush();
     if args.format == QueryFormat::Table && !written.reader_left {
-        eprintln!("{} rows", written.rows);
+        talk(format_args!("{} rows", written.rows));
     }
     match logs.map_or(0, |logs| logs.rejected.load(Ordering::Relaxed)) {
         0 => {}
-        rejected => eprintln!("{rejected} lines of the raw logs are no transactions"),
+        rejected => talk(format_args!("{rejected} lines of the raw logs are no transactions")),
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::deliver;
 use crate::domain::month::Month;
 use crate::engine::local::Tuning;
 use crate::engine::read::{content, months_of};
-use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
+use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result, talk};
 use crate::input::gaps::gaps;
 use crate::input::ledger::{Entry, Ledger};
 use crate::input::plan::{self, CHANGED, Held, Listing, LogObject, Plan};
@@ -143,7 +143,9 @@ pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u
             Ended::Published => {
                 // The commit stands whatever comes now; the next run catches up what is left.
                 if let Err(error) = lake.catch_up() {
-                    eprintln!("pennymill: published; the other tables follow with the next run: {error}");
+                    talk(format_args!(
+                        "pennymill: published; the other tables follow with the next run: {error}"
+                    ));
                 }
                 return Ok(finish(report, started));
             }

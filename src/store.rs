@@ -163,7 +163,7 @@ impl Place {
 
     /// All objects below, sorted by path, and entries of a local folder that are no objects, with the
     /// reason: a listing would follow links wherever they lead, or fail for the sake of one name.
-    pub fn survey(&self) -> Result<(Vec<ObjectMeta>, Vec<(String, &'static str)>)> {
+    pub fn survey(&self) -> Result<(Vec<ObjectMeta>, Vec<Odd>)> {
         let Ok(root) = self.url.to_file_path() else { return Ok((self.list()?, Vec::new())) };
         if !root.exists() {
             return Err(Error::new(Kind::NotFound, "there is nothing").at(&self.shown));
@@ -226,9 +226,22 @@ impl Place {
         let mode = PutOptions::from(PutMode::Create);
         match wait(self.store.put_opts(&self.path, bytes.clone().into(), mode)) {
             // Our own put may have landed with its answer lost, and been sent again.
-            Err(object_store::Error::AlreadyExists { .. }) if self.read()? == bytes => Ok(()),
+            Err(object_store::Error::AlreadyExists { .. }) if self.holds(&bytes)? => Ok(()),
             Err(error) => Err(Error::from(error).at(&self.shown)),
             Ok(_) => Ok(()),
+        }
+    }
+
+    /// Whether the object says this. A store that calls a create a conflict, and holds nothing, is for
+    /// another try.
+    fn holds(&self, bytes: &Bytes) -> Result<bool> {
+        match self.read() {
+            Ok(held) => Ok(held == bytes),
+            Err(error) if error.kind == Kind::NotFound => {
+                let what = "the store refused to create it and does not hold it";
+                Err(Error::new(Kind::Temporary, what).at(&self.shown).advise("run again"))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -268,6 +281,9 @@ impl Place {
         Err(for_reading(error.into()).at(&self.shown))
     }
 }
+
+/// An entry of a folder that is no object, and why.
+pub type Odd = (String, &'static str);
 
 /// Why an entry of a folder is no object.
 const LINK: &str = "it is a link, which could lead anywhere; deliver the file itself";
@@ -317,14 +333,22 @@ pub fn probe(lake: &Place) -> Result<()> {
         Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(cannot_write(error).at(&lake.shown)),
     }
+    // Whatever an earlier run has left there must stay.
+    let before = match probe.read() {
+        Err(error) if error.kind == Kind::NotFound => {
+            let what = "the store refused to create an object that it does not hold";
+            return Err(Error::new(Kind::Temporary, what).at(&lake.shown).advise("run again"));
+        }
+        read => read?,
+    };
     match create(b"second") {
         Err(object_store::Error::AlreadyExists { .. }) => {}
         Err(error) => return Err(cannot_write(error).at(&lake.shown)),
         Ok(_) => return Err(unfit("the store overwrites an object that is created twice")),
     }
-    match probe.read()?.as_ref() {
-        b"first" => Ok(()),
-        _ => Err(unfit("the store does not give back what was created first")),
+    match probe.read()? == before {
+        true => Ok(()),
+        false => Err(unfit("the store does not give back what was created first")),
     }
 }
 
@@ -353,6 +377,9 @@ impl fmt::Display for SyncedLocal {
 /// Listings of the inner store skip names that end in `#` and digits.
 const STAGED_SUFFIX: &str = "#0";
 
+/// Input or output failed, by POSIX.
+const EIO: i32 = 5;
+
 /// Writes the object beside its place, syncs it, names it, and syncs the directory.
 fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io::Result<()> {
     let directory = target.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
@@ -366,7 +393,13 @@ fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io:
     payload.iter().try_for_each(|bytes| staged.write_all(bytes))?;
     staged.as_file().sync_all()?;
     match mode {
-        PutMode::Create => drop(staged.persist_noclobber(&target)?),
+        PutMode::Create => {
+            if let Err(error) = staged.persist_noclobber(&target) {
+                // The name that is there may be our own, made before a sync that failed.
+                File::open(directory)?.sync_all()?;
+                return Err(error.error);
+            }
+        }
         _ => drop(staged.persist(&target)?),
     }
     File::open(directory)?.sync_all()
@@ -393,13 +426,18 @@ async fn put_in_background(
     mode: PutMode,
 ) -> object_store::Result<PutResult> {
     let put = tokio::task::spawn_blocking(move || put_synced(target, &payload, &mode)).await?;
+    // A disk that fails while it is written is for its owner to mend, like one that is full.
+    let mended = |source: std::io::Error| match source.raw_os_error() {
+        Some(EIO) => std::io::Error::new(std::io::ErrorKind::StorageFull, source),
+        _ => source,
+    };
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::AlreadyExists => {
             object_store::Error::AlreadyExists { path, source: source.into() }
         }
         _ => object_store::Error::Generic { store: "local files", source: source.into() },
     };
-    put.map_err(failed)?;
+    put.map_err(mended).map_err(failed)?;
     Ok(PutResult { e_tag: None, version: None })
 }
 

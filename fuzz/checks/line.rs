@@ -34,7 +34,10 @@ const SELLERS: [(&str, &str); 5] = [
 ];
 
 /// User, seller, category, and the transaction that is meant: when in London, and over how much.
-const CHOICES: [(u64, &str, &str, Option<(i64, i64)>); 3] = [
+/// A user, a seller, a category, and the one transaction (micros, cents) that it is for.
+type Choosing = (u64, &'static str, &'static str, Option<(i64, i64)>);
+
+const CHOICES: [Choosing; 3] = [
     (1, "cafe zoe", "health", None),
     // 2025-01-15.
     (1, "TESCO 12", "travel", Some((1_736_899_200_000_000, 100))),

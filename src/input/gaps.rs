@@ -146,7 +146,7 @@ fn dated(name: &str) -> Option<(String, Period)> {
     let is_dash = |at: usize| matches!(bytes.get(at), Some(b'-' | b'_' | b'/'));
     let stands_alone = |at: usize, end: usize| {
         let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-        !(at > 0 && is_digit(at - 1)) && !is_digit(end)
+        !(is_digit(end) || at > 0 && is_digit(at - 1))
     };
     let day = |at: usize, month: usize, day: usize| {
         let date = NaiveDate::from_ymd_opt(digits(at, 4)? as i32, digits(month, 2)?, digits(day, 2)?);

@@ -84,6 +84,13 @@ impl Table {
             // The put may have landed all the same, and `AlreadyExists` may speak of our own.
             let error = Error::from(error);
             match self.commit_metadata(version).await {
+                // It has its name, and may lose it with the power: another put syncs it, or fails.
+                Ok(Some(found))
+                    if error.kind == Kind::CannotWrite
+                        && found.get(RUN_ID).is_some_and(|found| found == run_id) =>
+                {
+                    last = error.to_string();
+                }
                 Ok(Some(found)) => {
                     let winner = found.get(RUN_ID).cloned();
                     return Ok(match winner.as_deref() == Some(run_id) {

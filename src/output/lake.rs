@@ -11,7 +11,7 @@ use super::part::sha256;
 use super::table::Table;
 use crate::domain::month::Month;
 use crate::engine::raw::RAW_TRANSACTIONS;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, talk};
 use crate::input::alerts::AlertHistory;
 use crate::input::ledger::Ledger;
 use crate::input::published::{PartFile, PublishedPart};
@@ -134,7 +134,10 @@ impl Lake {
             Some(_) => {
                 let opened = self.open_or_create(name, &schema, &["month"]);
                 let advice = format!("it is of an earlier program: move it out of the lake; {advice}");
-                opened.map(|_| ()).map_err(|error| error.advise(advice))
+                opened.map(|_| ()).map_err(|error| match error.kind {
+                    Kind::Unfit => error.advise(advice),
+                    _ => error,
+                })
             }
         };
         fits(BUDGET_ALERTS, schema::budget_alerts(), "what it said of the open month will be said anew")?;
@@ -438,7 +441,7 @@ impl Lake {
 /// A checkpoint only spares readers some requests: a run does not fail for the lack of one.
 fn checkpoint(table: &Table) {
     if let Err(error) = wait(table.checkpoint_when_due()) {
-        eprintln!("pennymill: no checkpoint was written: {error}");
+        talk(format_args!("pennymill: no checkpoint was written: {error}"));
     }
 }
 

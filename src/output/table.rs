@@ -4,7 +4,7 @@
 //! of a version.
 //! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here.
 
-use crate::error::{Error, Kind, Result, without_answer};
+use crate::error::{Error, Kind, Result, is_refusal, without_answer};
 use crate::input::published::PartFile;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
@@ -324,7 +324,7 @@ pub(super) fn from_delta(error: DeltaTableError) -> Error {
         other => {
             let text = other.to_string();
             let kind = match text.contains("interacting with object store") {
-                true if text.contains("lacked") => Kind::Credentials,
+                true if is_refusal(&text) || text.contains("lacked") => Kind::Credentials,
                 true => Kind::Temporary,
                 false => Kind::Unfit,
             };
