@@ -10,7 +10,7 @@ use crate::domain::month::Month;
 use crate::engine::local::Tuning;
 use crate::engine::read::{content, months_of};
 use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result, talk};
-use crate::input::gaps::gaps;
+use crate::input::gaps::{Gap, gaps};
 use crate::input::ledger::{Entry, Ledger};
 use crate::input::plan::{self, CHANGED, Held, Listing, LogObject, Plan};
 use crate::input::reference::{Reference, zone};
@@ -108,8 +108,7 @@ pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u
         plan.leave_out(&recount.as_ref().map(|recount| recount.restated.clone()).unwrap_or_default());
         let refreshed = compare_touched(&mut plan, &head.ledger)?;
         let wish = recount.as_ref().map_or(Wish::Count(&plan.new), Wish::Recount);
-        let names = listing.objects.iter().map(|object| &object.name).chain(head.ledger.entries.keys());
-        report.gaps = gaps(names.map(|name| (name.as_str(), None)), &BTreeSet::new());
+        report.gaps = gaps_so_far(&listing, &head.ledger);
         report.hold(&plan.held);
         report.seconds.plan = started.elapsed().as_secs_f64();
         if matches!(wish, Wish::Count([])) {
@@ -184,6 +183,12 @@ fn recount(
     }
     let objects = plan::recounted_for(&months, &restated, ledger, &listing.objects)?;
     Ok(Some(Recount { months, objects, restated }))
+}
+
+/// Gaps among all that is listed or was ever counted.
+fn gaps_so_far(listing: &Listing, ledger: &Ledger) -> Vec<Gap> {
+    let names = listing.objects.iter().map(|object| &object.name).chain(ledger.entries.keys());
+    gaps(names.map(|name| (name.as_str(), None)), &BTreeSet::new())
 }
 
 fn finish(mut report: Report, started: Instant) -> (Report, u8) {
