@@ -22,7 +22,7 @@ use crate::job::spec::{JobKind, Spec};
 use crate::kernel::categorize::{Candidate, Categorizer};
 use crate::kernel::descriptor::steps;
 use crate::output::crowd;
-use crate::output::lake::{Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::output::lake::{Head, Lake, TRANSACTIONS};
 use crate::query::{answer_from, published as tables, write_batch};
 use crate::report::printable;
 use crate::schema;
@@ -110,10 +110,7 @@ fn explain_month(question: &Question, args: &ExplainArgs) -> Result<(String, u8)
         (None, Some(spec)) => Lake::open(&spec.output.lake)?,
         (None, None) => return Err(Error::unfit("neither --lake nor --job names a lake")),
     };
-    let head = match args.as_of {
-        Some(version) => lake.head_at(version)?,
-        None => lake.head_at(lake.published(MONTHLY_SPENDING)?.version())?,
-    };
+    let head = lake.published_head(args.as_of)?;
     if let Some(spec) = &spec {
         head.fits(spec)?;
     }

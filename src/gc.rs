@@ -10,6 +10,7 @@ use crate::job::cli::GcArgs;
 use crate::limits::{COMMIT_ATTEMPTS_MAX, GC_AGE_DAYS, GC_KEEP_DAYS};
 use crate::output::commit::{CommitInfo, Outcome};
 use crate::output::lake::{Lake, MONTHLY_SPENDING};
+use crate::output::manifest::Manifest;
 use crate::output::table::Table;
 use crate::report::{grouped, size};
 use crate::store::{Place, wait};
@@ -59,13 +60,13 @@ fn find(lake: &Lake) -> Result<(Garbage, Vec<Table>)> {
     let dead_before = now - TimeDelta::days(GC_AGE_DAYS);
     let keep_since = (now - TimeDelta::days(GC_KEEP_DAYS)).timestamp_millis();
     let (mut garbage, mut tables, mut runs) = (Garbage::default(), Vec::new(), BTreeSet::new());
+    let manifests = manifests(lake, keep_since)?;
     for name in wait(lake.table_names())? {
         let Some(table) = lake.table(&name)? else { continue };
         let mut named = named(lake, &table, keep_since, &mut runs)?;
         // What a manifest names may wait for its table to be caught up.
-        if name != MONTHLY_SPENDING {
-            named.extend(followers(lake, &name, keep_since)?);
-        }
+        let waiting = manifests.iter().flat_map(|manifest| manifest.parts_of(&name));
+        named.extend(waiting.map(|part| part.path.clone()));
         let place = lake.place.child(&name);
         let mut old = objects(&place, dead_before)?;
         old.retain(|meta| {
@@ -112,19 +113,18 @@ fn named(
     Ok(named)
 }
 
-/// The parts of another table that manifests since then name.
-fn followers(lake: &Lake, name: &str, since_millis: i64) -> Result<BTreeSet<String>> {
+/// The manifests since then, and the one that the first of them built on.
+fn manifests(lake: &Lake, since_millis: i64) -> Result<Vec<Manifest>> {
     let spending = lake.published(MONTHLY_SPENDING)?;
-    let mut named = BTreeSet::new();
+    let mut manifests = Vec::new();
     for version in (1..=spending.version()).rev() {
-        let Some(manifest) = wait(lake.manifest(&spending, version))? else { continue };
-        named.extend(manifest.parts_of(name).iter().map(|part| part.path.clone()));
+        manifests.extend(wait(lake.manifest(&spending, version))?);
         let committed = wait(spending.logged(version))?.and_then(|commit| commit.millis);
         if committed.is_none_or(|millis| millis < since_millis) {
             break;
         }
     }
-    Ok(named)
+    Ok(manifests)
 }
 
 fn objects(place: &Place, before: DateTime<Utc>) -> Result<Vec<ObjectMeta>> {

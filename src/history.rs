@@ -88,10 +88,10 @@ impl Version {
     /// Rows and cents of the objects that were counted; a recount adds none.
     fn counted(&self) -> Option<(i64, i128)> {
         let manifest = self.manifest.as_ref().filter(|manifest| manifest.recounted().is_empty())?;
-        let counted = manifest.inputs.iter().filter(|input| input.status == "counted");
-        Some(counted.fold((0, 0), |(rows, cents), input| {
-            (rows + input.rows_accepted as i64, cents + input.net_cents())
-        }))
+        let mut counted = manifest.inputs.iter().filter(|input| input.status == "counted");
+        counted.try_fold((0, 0), |(rows, cents), input| {
+            Some((rows + input.rows_accepted as i64, cents + input.net_cents()?))
+        })
     }
 
     fn months(&self) -> Option<String> {

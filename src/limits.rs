@@ -43,6 +43,9 @@ pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const LINE_SAMPLE: u64 = 16 * 1024;
 pub const LINE_SAMPLES: u64 = 256 * 1024;
 
+/// Runs whose samples a run looks at.
+pub const OVERLAP_RUNS_MAX: usize = 64;
+
 /// Distinct sellers that one worker remembers the category of, as printed; and that all together
 /// remember, folded.
 pub const SELLERS_REMEMBERED_MAX: usize = 256 * 1024;

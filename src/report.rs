@@ -4,9 +4,11 @@
 //! Invariant: keys are fixed; no seller, user or amount of a single transaction appears.
 
 mod backtest;
+mod memory;
 mod plan;
 
 pub use backtest::{backtest_json, backtest_text};
+pub use memory::{forget_peak_memory, peak_memory_bytes, proc_bytes};
 pub use plan::{plan_json, plan_text};
 
 use crate::domain::category::CategorySource;
@@ -381,25 +383,6 @@ pub fn size(bytes: u64) -> String {
         1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
         _ => format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0),
     }
-}
-
-/// The most memory this process has held, where the system tells.
-pub fn peak_memory_bytes() -> u64 {
-    proc_bytes("/proc/self/status", "VmHWM:").unwrap_or(0)
-}
-
-/// Lets the peak begin anew from what is held now, where the system can.
-pub fn forget_peak_memory() {
-    // A peak that is not forgotten is too high, which is no reason to stop.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-/// A figure that the system tells in kB, as bytes.
-pub fn proc_bytes(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let figure = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = figure.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 #[cfg(test)]

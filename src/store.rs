@@ -4,24 +4,21 @@
 //! Invariant: what a local store says is written is on the disk, name and all; credentials come
 //! from `AWS_*`, `AZURE_*` and `GOOGLE_*` alone and appear in no message.
 
+mod folder;
+mod local;
+
+pub use folder::Odd;
+
 use crate::error::{Error, Kind, Result, without_credentials};
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
-use object_store::local::LocalFileSystem;
+use futures::TryStreamExt;
+use local::SyncedLocal;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
-};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -91,7 +88,7 @@ impl Place {
         let absolute = resolved(std::path::Path::new(path)).map_err(|e| unfit(e.to_string()))?;
         let parsed = Path::from_absolute_path(&absolute).map_err(|e| unfit(e.to_string()))?;
         let url = Url::from_directory_path(&absolute).map_err(|()| unfit("not a path".into()))?;
-        let store = Arc::new(SyncedLocal { inner: LocalFileSystem::new() });
+        let store = Arc::new(SyncedLocal::default());
         Ok(Place { store, path: parsed, shown: shown.to_string(), url })
     }
 
@@ -161,55 +158,6 @@ impl Place {
         Ok(listed)
     }
 
-    /// All objects below, sorted by path, and entries of a local folder that are no objects, with the
-    /// reason: a listing would follow links wherever they lead, or fail for the sake of one name.
-    pub fn survey(&self) -> Result<(Vec<ObjectMeta>, Vec<Odd>)> {
-        let Ok(root) = self.url.to_file_path() else { return Ok((self.list()?, Vec::new())) };
-        if !root.exists() {
-            return Err(Error::new(Kind::NotFound, "there is nothing").at(&self.shown));
-        }
-        let (mut folders, mut objects, mut odd) = (vec![root], Vec::new(), Vec::new());
-        while let Some(folder) = folders.pop() {
-            let entries = std::fs::read_dir(&folder).map_err(|e| for_reading(e.into()).at(&self.shown))?;
-            for entry in entries {
-                let entry = entry.map_err(|e| for_reading(e.into()).at(&self.shown))?;
-                let (path, kind) = (entry.path(), entry.file_type()?);
-                let object = Path::from_absolute_path(&path).ok();
-                match object.filter(|_| path.to_str().is_some_and(|text| !text.contains(char::is_control))) {
-                    _ if kind.is_symlink() => odd.push((path, LINK)),
-                    None => odd.push((path, ODD_NAME)),
-                    Some(_) if kind.is_dir() => folders.push(path),
-                    Some(_) if !kind.is_file() => odd.push((path, NO_FILE)),
-                    Some(_) if is_staged(&entry.file_name().to_string_lossy()) => odd.push((path, UNDER_WAY)),
-                    Some(object) => objects.push(object),
-                }
-            }
-        }
-        objects.sort();
-        odd.sort();
-        let metas =
-            futures::stream::iter(&objects).map(|object| self.store.head(object)).buffered(HEADS_AT_ONCE);
-        let metas = wait(metas.try_collect()).or_else(|e| self.fail(e))?;
-        Ok((metas, odd.into_iter().map(|(path, why)| (path.to_string_lossy().into_owned(), why)).collect()))
-    }
-
-    /// Local files below that were under way to their name.
-    fn staged(&self) -> Result<Vec<PathBuf>> {
-        let Ok(root) = self.url.to_file_path() else { return Ok(Vec::new()) };
-        let (mut folders, mut found) = (vec![root], Vec::new());
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    folders.push(entry.path());
-                } else if is_staged(&entry.file_name().to_string_lossy()) {
-                    found.push(entry.path());
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// The whole object. Errors with `NotFound` when there is none.
     pub fn read(&self) -> Result<Bytes> {
         wait(self.read_now())
@@ -263,40 +211,9 @@ impl Place {
         }
     }
 
-    /// Deletes local files below that are older than this and still under way to their name: their
-    /// writer was killed. Out: how many.
-    pub fn clear_staged(&self, age: Duration) -> Result<usize> {
-        let mut cleared = 0;
-        for name in self.staged()? {
-            let modified = std::fs::metadata(&name)?.modified()?;
-            if modified.elapsed().is_ok_and(|elapsed| elapsed > age) {
-                std::fs::remove_file(&name)?;
-                cleared += 1;
-            }
-        }
-        Ok(cleared)
-    }
-
     fn fail<T>(&self, error: object_store::Error) -> Result<T> {
         Err(for_reading(error.into()).at(&self.shown))
     }
-}
-
-/// An entry of a folder that is no object, and why.
-pub type Odd = (String, &'static str);
-
-/// Why an entry of a folder is no object.
-const LINK: &str = "it is a link, which could lead anywhere; deliver the file itself";
-const NO_FILE: &str = "it is no plain file";
-const ODD_NAME: &str = "its name has control characters or is no text; rename it";
-const UNDER_WAY: &str = "its name ends in # and digits, which is kept for files under way; rename it";
-
-/// Files of a local folder that are asked about at once.
-const HEADS_AT_ONCE: usize = 16;
-
-fn is_staged(name: &str) -> bool {
-    let suffix = name.split_once('#').map_or("", |(_, suffix)| suffix);
-    !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// The absolute path, links and `..` resolved as far as it exists.
@@ -358,179 +275,6 @@ fn cannot_write(error: object_store::Error) -> Error {
     match error.kind {
         Kind::NotFound => Error::new(Kind::Unfit, error.to_string()),
         _ => error,
-    }
-}
-
-/// The local file system, with every object synced before it gets its name and its name synced
-/// before the put returns. Without both, a power cut leaves commits gone or empty.
-#[derive(Debug)]
-struct SyncedLocal {
-    inner: LocalFileSystem,
-}
-
-impl fmt::Display for SyncedLocal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("local files")
-    }
-}
-
-/// Listings of the inner store skip names that end in `#` and digits.
-const STAGED_SUFFIX: &str = "#0";
-
-/// Input or output failed, by POSIX.
-const EIO: i32 = 5;
-
-/// Writes the object beside its place, syncs it, names it, and syncs the directory.
-fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io::Result<()> {
-    let directory = target.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
-    create_synced_directory(directory)?;
-    let mut staging = tempfile::Builder::new();
-    staging.suffix(STAGED_SUFFIX);
-    // Temporary files are private; objects are what other files of this user are.
-    #[cfg(unix)]
-    staging.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut staged = staging.tempfile_in(directory)?;
-    payload.iter().try_for_each(|bytes| staged.write_all(bytes))?;
-    staged.as_file().sync_all()?;
-    match mode {
-        PutMode::Create => {
-            if let Err(error) = staged.persist_noclobber(&target) {
-                // The name that is there may be our own, made before a sync that failed.
-                File::open(directory)?.sync_all()?;
-                return Err(error.error);
-            }
-        }
-        _ => drop(staged.persist(&target)?),
-    }
-    File::open(directory)?.sync_all()
-}
-
-/// Creates what is missing, from the top, and syncs each new name.
-fn create_synced_directory(directory: &std::path::Path) -> std::io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let parent = directory.parent().ok_or(std::io::ErrorKind::NotFound)?;
-    create_synced_directory(parent)?;
-    match std::fs::create_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        result => result?,
-    }
-    File::open(parent)?.sync_all()
-}
-
-async fn put_in_background(
-    target: PathBuf,
-    path: String,
-    payload: PutPayload,
-    mode: PutMode,
-) -> object_store::Result<PutResult> {
-    let put = tokio::task::spawn_blocking(move || put_synced(target, &payload, &mode)).await?;
-    // A disk that fails while it is written is for its owner to mend, like one that is full.
-    let mended = |source: std::io::Error| match source.raw_os_error() {
-        Some(EIO) => std::io::Error::new(std::io::ErrorKind::StorageFull, source),
-        _ => source,
-    };
-    let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            object_store::Error::AlreadyExists { path, source: source.into() }
-        }
-        _ => object_store::Error::Generic { store: "local files", source: source.into() },
-    };
-    put.map_err(mended).map_err(failed)?;
-    Ok(PutResult { e_tag: None, version: None })
-}
-
-/// A multipart upload that is synced like a put.
-#[derive(Debug)]
-struct SyncedUpload {
-    target: PathBuf,
-    path: String,
-    bytes: Vec<u8>,
-}
-
-#[async_trait::async_trait]
-impl MultipartUpload for SyncedUpload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        data.iter().for_each(|bytes| self.bytes.extend_from_slice(bytes));
-        Box::pin(async { Ok(()) })
-    }
-
-    async fn complete(&mut self) -> object_store::Result<PutResult> {
-        let bytes = std::mem::take(&mut self.bytes);
-        put_in_background(self.target.clone(), self.path.clone(), bytes.into(), PutMode::Overwrite).await
-    }
-
-    async fn abort(&mut self) -> object_store::Result<()> {
-        self.bytes.clear();
-        Ok(())
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for SyncedLocal {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        let target = self.inner.path_to_filesystem(location)?;
-        put_in_background(target, location.to_string(), payload, options.mode).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        // Only checkpoints outgrow one put here; they are held whole, to be synced like the rest.
-        let _ = options;
-        let target = self.inner.path_to_filesystem(location)?;
-        Ok(Box::new(SyncedUpload { target, path: location.to_string(), bytes: Vec::new() }))
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn get_ranges(
-        &self,
-        location: &Path,
-        ranges: &[std::ops::Range<u64>],
-    ) -> object_store::Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
-        self.inner.rename_opts(from, to, options).await
     }
 }
 

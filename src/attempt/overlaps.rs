@@ -8,6 +8,7 @@ use super::{Attempt, Read, Wish};
 use crate::domain::month::Month;
 use crate::error::Result;
 use crate::kernel::line_sample::{LineSample, lets_in};
+use crate::limits::OVERLAP_RUNS_MAX;
 use crate::output::lake::damaged;
 use crate::output::line_samples;
 use crate::report::Overlap;
@@ -44,18 +45,21 @@ impl Attempt<'_> {
             add(name, index.find(sample, |other| other > at && !new[other].2.is_disjoint(months)));
         }
         let touched: BTreeSet<Month> = read.sum.by_month.keys().copied().collect();
-        for (counted, months, sample) in self.counted_samples(&touched)? {
-            add(&counted, index.find(&sample, |object| !new[object].2.is_disjoint(&months)));
-        }
+        self.for_each_counted(&touched, |counted, months, sample| {
+            add(counted, index.find(&sample, |object| !new[object].2.is_disjoint(months)));
+        })?;
         overlaps.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.source_object.cmp(&b.source_object)));
         Ok(overlaps)
     }
 
-    /// The samples of all objects that are counted for one of these months.
-    fn counted_samples(
+    /// Calls `take` with the samples of objects that are counted for one of these months: those of the
+    /// newest runs, so that many small runs do not ask the store for ever more.
+    fn for_each_counted(
         &self,
         touched: &BTreeSet<Month>,
-    ) -> Result<Vec<(String, BTreeSet<Month>, LineSample)>> {
+        mut take: impl FnMut(&str, &BTreeSet<Month>, LineSample),
+    ) -> Result<()> {
+        // Ids of runs rise with time.
         let mut by_run: BTreeMap<&str, BTreeMap<&str, BTreeSet<Month>>> = BTreeMap::new();
         for (name, entry) in self.head.ledger.counted() {
             let months: BTreeSet<Month> = entry.months.iter().map(|m| m.month).collect();
@@ -63,19 +67,18 @@ impl Attempt<'_> {
                 by_run.entry(&entry.run_id).or_default().insert(name, months);
             }
         }
-        let mut samples = Vec::new();
-        for (run_id, mut objects) in by_run {
+        for (run_id, objects) in by_run.into_iter().rev().take(OVERLAP_RUNS_MAX) {
             // Runs of an earlier program kept none.
             let manifest = self.lake.manifest_of_run(run_id)?;
             let Some(record) = manifest.and_then(|manifest| manifest.line_samples) else { continue };
-            let bytes = self.lake.read_file(&record)?;
-            let of_run = line_samples::read(bytes).ok_or_else(|| damaged(&record.path))?;
-            samples.extend(of_run.into_iter().filter_map(|(name, sample)| {
-                let months = objects.remove(name.as_str())?;
-                Some((name, months, sample))
-            }));
+            let of_run = line_samples::read(self.lake.read_file(&record)?);
+            for (name, sample) in of_run.ok_or_else(|| damaged(&record.path))? {
+                if let Some(months) = objects.get(name.as_str()) {
+                    take(&name, months, sample);
+                }
+            }
         }
-        Ok(samples)
+        Ok(())
     }
 }
 

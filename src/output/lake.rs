@@ -4,6 +4,9 @@
 //! Invariant: `monthly_spending` is the only truth; `budget_alerts` and `transactions` are brought
 //! up to it from the manifests of its commits, by whichever run comes next.
 
+mod following;
+mod versions;
+
 use super::commit::{CommitInfo, Outcome};
 use super::deliveries::{DEAD_LETTERS, DELIVERIES};
 use super::manifest::{FileRecord, Manifest, PartRecord};
@@ -11,7 +14,7 @@ use super::part::sha256;
 use super::table::Table;
 use crate::domain::month::Month;
 use crate::engine::raw::RAW_TRANSACTIONS;
-use crate::error::{Error, Kind, Result, talk};
+use crate::error::{Error, Kind, Result};
 use crate::input::alerts::AlertHistory;
 use crate::input::ledger::Ledger;
 use crate::input::published::{PartFile, PublishedPart};
@@ -26,6 +29,8 @@ use object_store::prefix::PrefixStore;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::Arc;
+
+use following::checkpoint;
 
 pub const MONTHLY_SPENDING: &str = "monthly_spending";
 pub const BUDGET_ALERTS: &str = "budget_alerts";
@@ -187,10 +192,13 @@ impl Lake {
         replaces: &dyn Fn(&PartFile) -> bool,
         info: &dyn Fn(&Table) -> CommitInfo,
     ) -> Result<u64> {
-        for _ in 0..COMMIT_ATTEMPTS_MAX {
+        for attempt in 0..COMMIT_ATTEMPTS_MAX {
             let table = open()?;
             let mut remove = table.files()?;
             remove.retain(replaces);
+            if attempt > 0 {
+                self.expect_written(&table, add)?;
+            }
             if let Outcome::Committed { version } = wait(table.commit(add, &remove, &info(&table)))? {
                 checkpoint(&table);
                 return Ok(version);
@@ -198,6 +206,19 @@ impl Lake {
         }
         let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
         Err(Error::new(Kind::Temporary, what).at(&self.place.shown).advise("run again"))
+    }
+
+    /// Errors when a part is gone: whoever stalls for days may be taken for dead, and cleaned up.
+    fn expect_written(&self, table: &Table, parts: &[PartFile]) -> Result<()> {
+        for part in parts {
+            let place = self.place.child(table.name()).child(&part.path);
+            if place.head()?.is_none() {
+                let error =
+                    Error::new(Kind::Temporary, "it was cleaned up before its commit").at(&place.shown);
+                return Err(error.advise("run again"));
+            }
+        }
+        Ok(())
     }
 
     /// Errors when a job that replaces a table asks for one that is not its own.
@@ -245,44 +266,9 @@ impl Lake {
         })
     }
 
-    /// A version of a table. Errors when there is no such version.
-    pub async fn table_at(&self, table: &Table, version: u64) -> Result<Table> {
-        let found = Table::open_at(&self.store, table.name(), version).await?;
-        found.ok_or_else(|| {
-            let what = format!("{} has no version {version}", table.name());
-            Error::new(Kind::NotFound, what).at(&self.place.shown).advise("`pennymill history` lists them")
-        })
-    }
-
-    /// A table as it was when `monthly_spending` had this version: the newest version, of those that
-    /// follow it, that was made for it or for one before it.
-    pub async fn table_as_of(&self, name: &str, version: u64) -> Result<Option<Table>> {
-        let Some(newest) = self.table_now(name).await? else { return Ok(None) };
-        if name == MONTHLY_SPENDING {
-            return self.table_at(&newest, version).await.map(Some);
-        }
-        // Versions of the application rise with those of the table.
-        let (mut fits, mut beyond) = (0, newest.version() + 1);
-        while fits + 1 < beyond {
-            let middle = fits + (beyond - fits) / 2;
-            let table = self.table_at(&newest, middle).await?;
-            match table.application_version(APPLICATION).await? {
-                Some(done) if done as u64 > version => beyond = middle,
-                _ => fits = middle,
-            }
-        }
-        self.table_at(&newest, fits).await.map(Some)
-    }
-
     /// Whether a later version than this head's is published.
     pub fn has_moved(&self, head: &Head) -> Result<bool> {
         Ok(self.published(MONTHLY_SPENDING)?.version() > head.table.version())
-    }
-
-    /// The head as it was at a version.
-    pub fn head_at(&self, version: u64) -> Result<Head> {
-        let table = self.published(MONTHLY_SPENDING)?;
-        self.head_of(wait(self.table_at(&table, version))?)
     }
 
     /// The head; none in a lake that nothing was published to.
@@ -373,75 +359,11 @@ impl Lake {
         }
     }
 
-    /// Brings the other tables up to the head. Every run does so first and last, so a run that
-    /// dies in between is caught up by the next one.
-    pub fn catch_up(&self) -> Result<()> {
-        let Some(spending) = self.table(MONTHLY_SPENDING)? else { return Ok(()) };
-        self.catch_up_table(&spending, BUDGET_ALERTS, &schema::budget_alerts(), Manifest::alert_parts)?;
-        self.catch_up_table(&spending, TRANSACTIONS, &schema::transactions(), |m| &m.transactions)?;
-        checkpoint(&spending);
-        Ok(())
-    }
-
-    /// Commits the parts that the manifests behind the table's own `txn` version name. Every run
-    /// starts from a head that is caught up, so what came before the newest run's is done.
-    fn catch_up_table(
-        &self,
-        spending: &Table,
-        name: &str,
-        schema: &SchemaRef,
-        parts: fn(&Manifest) -> &[PartRecord],
-    ) -> Result<()> {
-        let Some(newest) = self.newest_manifest(spending)? else { return Ok(()) };
-        let mut table = self.table(name)?;
-        let mut version = newest.opening_version;
-        while version < spending.version() {
-            let done = table.as_ref().map_or(Ok(None), |t| wait(t.application_version(APPLICATION)))?;
-            version = (version + 1).max(done.unwrap_or(0) as u64 + 1);
-            let manifest = wait(self.manifest(spending, version))?;
-            let Some(manifest) = manifest.filter(|manifest| !parts(manifest).is_empty()) else { continue };
-            let add: Vec<PartFile> = parts(&manifest).iter().map(PartRecord::file).collect();
-            let head = self.open_or_create(name, schema, &["month"])?;
-            let mut remove = Vec::new();
-            // A month counted anew replaces its transactions; its alerts were said and stay said.
-            if name == TRANSACTIONS && !manifest.recounted().is_empty() {
-                let recounted = manifest.recounted();
-                remove = head.files()?;
-                remove.retain(|part| part.month.is_some_and(|month| recounted.contains(&month)));
-            }
-            let info = self.info(&manifest.run_id, version, BTreeMap::new());
-            if let Outcome::Lost { .. } = wait(head.commit(&add, &remove, &info))? {
-                // Another run catches up as we do, with the same parts: look again.
-                version -= 1;
-            }
-            table = self.table(name)?;
-        }
-        table.iter().for_each(checkpoint);
-        Ok(())
-    }
-
     /// What was said of a month so far.
     pub fn alert_history(&self, month: Month) -> Result<AlertHistory> {
         let Some(table) = self.table(BUDGET_ALERTS)? else { return Ok(AlertHistory::default()) };
         let files = table.files()?.into_iter().filter(|part| part.month == Some(month));
         AlertHistory::read(&files.collect::<Vec<_>>(), &self.place.child(BUDGET_ALERTS))
-    }
-
-    /// All rejects that committed runs have published up to a version, newest first.
-    pub async fn rejects(&self, as_of: Option<u64>) -> Result<Vec<FileRecord>> {
-        let Some(table) = self.table_now(MONTHLY_SPENDING).await? else { return Ok(Vec::new()) };
-        let mut rejects = Vec::new();
-        for version in (1..=as_of.unwrap_or(table.version())).rev() {
-            rejects.extend(self.manifest(&table, version).await?.and_then(|manifest| manifest.rejects));
-        }
-        Ok(rejects)
-    }
-}
-
-/// A checkpoint only spares readers some requests: a run does not fail for the lack of one.
-fn checkpoint(table: &Table) {
-    if let Err(error) = wait(table.checkpoint_when_due()) {
-        talk(format_args!("pennymill: no checkpoint was written: {error}"));
     }
 }
 

@@ -73,10 +73,10 @@ pub struct InputRecord {
 }
 
 impl InputRecord {
-    pub fn net_cents(&self) -> i128 {
-        // Written by us as whole numbers.
-        let cents = |text: &str| text.parse::<i128>().unwrap_or(0);
-        cents(&self.positive_cents) + cents(&self.negative_cents)
+    /// None where the manifest does not hold whole numbers.
+    pub fn net_cents(&self) -> Option<i128> {
+        let cents = |text: &str| text.parse::<i128>().ok();
+        Some(cents(&self.positive_cents)? + cents(&self.negative_cents)?)
     }
 
     /// As the ledger says it.
