@@ -3,6 +3,8 @@
 //! In: logs and tables as text. Out: exit codes, reports, published rows.
 //! Invariant: nothing outside the test's own folder is written.
 
+#[cfg(unix)]
+pub mod night;
 pub mod proxy;
 pub mod receiver;
 pub mod s3_server;
