@@ -6,6 +6,7 @@
 
 mod folder;
 mod local;
+mod whole;
 
 pub use folder::Odd;
 
@@ -22,6 +23,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use url::Url;
+use whole::WholeReads;
 
 /// The program's one runtime, which drives the stores' futures.
 fn runtime() -> &'static Runtime {
@@ -105,6 +107,7 @@ impl Place {
             "az" => "AZURE_",
             _ => {
                 if let Some(store) = mounted(&url) {
+                    let store = Arc::new(WholeReads(store));
                     let path = Path::from_url_path(url.path());
                     let path = path.map_err(|e| Error::unfit(e.to_string()).at(&shown))?;
                     return Ok(Place { store, path, shown, url });
@@ -120,7 +123,7 @@ impl Place {
         let options = options.map(|(name, value)| (name.to_ascii_lowercase(), value));
         let (store, path) =
             object_store::parse_url_opts(&url, options).map_err(|e| Error::from(e).at(&shown))?;
-        Ok(Place { store: store.into(), path, shown, url })
+        Ok(Place { store: Arc::new(WholeReads(store.into())), path, shown, url })
     }
 
     /// The same for the same place, however it was written: the absolute path, or the URL.

@@ -3,11 +3,14 @@
 //! In: logs and tables as text. Out: exit codes, reports, published rows.
 //! Invariant: nothing outside the test's own folder is written.
 
+pub mod apart;
+pub mod faults;
 #[cfg(unix)]
 pub mod night;
 pub mod proxy;
 pub mod receiver;
 pub mod s3_server;
+pub mod shop;
 pub mod watch;
 
 use pennymill::domain::category::Categories;

@@ -1,0 +1,282 @@
+//! Every operation that a run asks of its store fails in turn.
+//!
+//! In: a dozen nights over a store in memory; six ways to fail, once and from then on. Out: exit codes,
+//! the lake that a reader sees, the lake after the next start.
+//! Invariant: a reader sees the lake as it was or as it will be; an exit code of success means that it is
+//! published, one of failure that it never will be, and one of doubt either; the next start ends as if
+//! nothing had happened.
+
+use crate::support::apart::{Share, shares};
+use crate::support::faults::{FAULTS, Fate, Faults, Operation};
+use crate::support::shop::{Log, Shop, Whole, Wish, counted};
+use crate::support::{Numbers, rounds, say, seed};
+use pennymill::run::Asked;
+use pennymill::store::wait;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A night before its run, and what its run has to come to.
+struct Night {
+    name: &'static str,
+    store: Faults,
+    wish: Wish,
+    before: Whole,
+    after: Whole,
+    code: u8,
+    /// The exit code of the same start again.
+    code_again: u8,
+    /// What an undisturbed run asks of its store.
+    operations: usize,
+}
+
+/// The logs of a night so far, and a generator for more.
+struct Story {
+    shop: Shop,
+    numbers: Numbers,
+    logs: Vec<(String, Log)>,
+}
+
+const COMMITS: &str = "monthly_spending/_delta_log/";
+const FEBRUARY: [usize; 1] = [1];
+const MARCH: [usize; 1] = [2];
+
+impl Story {
+    fn begin(seed: u64) -> Story {
+        Story { shop: Shop::open(), numbers: Numbers(seed), logs: Vec::new() }
+    }
+
+    /// A log comes in.
+    fn log(mut self, months: &[usize], rejects: usize) -> Story {
+        let log = Log { rejects, ..Log::random(&mut self.numbers, months) };
+        let name = format!("log-{}.tsv", self.logs.len());
+        self.shop.deliver(&name, &log);
+        self.logs.push((name, log));
+        self
+    }
+
+    fn logged(self) -> Story {
+        self.log(&FEBRUARY, 0).log(&MARCH, 0)
+    }
+
+    /// A run that nobody disturbs.
+    fn run(self) -> Story {
+        assert_eq!(self.shop.code(&run()), 0, "an undisturbed run");
+        self
+    }
+
+    /// The same log again under another name.
+    fn copied(self) -> Story {
+        self.shop.deliver("copy.tsv", &self.logs[0].1);
+        self
+    }
+
+    /// The first log says something else now.
+    fn changed(mut self) -> Story {
+        let (name, log) = &mut self.logs[0];
+        log.purchases.remove(0);
+        log.purchases.push((3, 1, 0, 4_50));
+        self.shop.deliver(name, log);
+        self
+    }
+
+    /// The first log was written again as it is.
+    fn touched(self) -> Story {
+        let (name, log) = &self.logs[0];
+        self.shop.deliver(name, log);
+        self
+    }
+
+    /// A run was killed just behind its commit: no other table has followed.
+    fn killed_behind_its_commit(self) -> Story {
+        let has_committed = AtomicBool::new(false);
+        self.shop.store.obey(move |_, operation, path| {
+            let is_commit =
+                operation == Operation::Write && path.contains(COMMITS) && !path.ends_with("00.json");
+            match has_committed.fetch_or(is_commit, Ordering::SeqCst) {
+                true => Fate::Refused,
+                false => Fate::Served,
+            }
+        });
+        assert_eq!(self.shop.code(&run()), 0, "it has published");
+        self.shop.store.recover();
+        self
+    }
+
+    /// What runs that died have left is old by now.
+    fn littered(self) -> Story {
+        self.shop.store.obey(|_, operation, path| match operation {
+            Operation::Write if path.contains("manifest") => Fate::Refused,
+            _ => Fate::Served,
+        });
+        assert_eq!(self.shop.code(&run()), 75, "it was to fail at its manifest");
+        self.shop.store.recover();
+        self.shop.store.pass(8);
+        self
+    }
+
+    fn end(self, name: &'static str, wish: Wish, code: u8, code_again: u8) -> Night {
+        let before = self.shop.whole();
+        let store = self.shop.store.fork();
+        let undisturbed = Shop::over(store.fork());
+        assert_eq!(undisturbed.code(&wish), code, "{name}, undisturbed");
+        let operations = undisturbed.store.recover();
+        let after = undisturbed.whole();
+        let expected = match &wish {
+            Wish::CleanUp => before.spending.clone(),
+            Wish::Run(asked) => {
+                let mut expected: Vec<&Log> = self.logs.iter().map(|(_, log)| log).collect();
+                if !asked.allow_duplicate.is_empty() {
+                    expected.push(&self.logs[0].1);
+                }
+                counted(expected)
+            }
+        };
+        assert!(after.spending == expected, "{name}: an undisturbed run counts something else");
+        Night { name, store, wish, before, after, code, code_again, operations }
+    }
+}
+
+fn run() -> Wish {
+    Wish::Run(Asked::default())
+}
+
+/// Nights of all kinds.
+fn nights(seed: u64) -> Vec<Night> {
+    let story = |number: u64| Story::begin(seed * 100 + number);
+    let first_log = || vec!["log-0.tsv".to_string()];
+    let restate = Wish::Run(Asked { restate: first_log(), ..Asked::default() });
+    let allow = Wish::Run(Asked { allow_duplicate: vec!["copy.tsv".to_string()], ..Asked::default() });
+    let rebuild = Wish::Run(Asked { rebuild: Some("2025-03".parse().unwrap()), ..Asked::default() });
+    vec![
+        story(0).logged().end("the first night", run(), 0, 0),
+        story(1).logged().run().log(&MARCH, 0).end("the same month", run(), 0, 0),
+        story(2).log(&FEBRUARY, 0).run().log(&MARCH, 0).end("a new month", run(), 0, 0),
+        story(3).logged().run().log(&[0, 1, 2], 0).end("late transactions", run(), 0, 0),
+        story(4).logged().run().log(&MARCH, 3).end("rejects", run(), 0, 0),
+        story(5).logged().run().log(&MARCH, 0).copied().end("a second delivery", run(), 3, 3),
+        story(6).logged().run().copied().end("a second delivery that is allowed", allow, 0, 0),
+        story(7).logged().run().changed().end("a log to be restated", restate, 0, 0),
+        story(8).logged().run().touched().log(&MARCH, 0).end("a log that was touched", run(), 0, 0),
+        story(9).logged().run().log(&MARCH, 0).run().end("a month to be rebuilt", rebuild, 0, 0),
+        story(10).logged().run().log(&MARCH, 0).killed_behind_its_commit().log(&MARCH, 0).end(
+            "a run that was killed",
+            run(),
+            0,
+            0,
+        ),
+        story(11).logged().run().log(&MARCH, 0).littered().run().end("cleaning up", Wish::CleanUp, 0, 0),
+    ]
+}
+
+/// One fault, and who is to see what.
+struct Case<'a> {
+    night: &'a Night,
+    operation: usize,
+    fate: Fate,
+    is_for_good: bool,
+    /// Draws when what is late lands.
+    draw: usize,
+}
+
+impl Case<'_> {
+    fn name(&self, seed: u64) -> String {
+        let Case { night, operation, fate, is_for_good, .. } = self;
+        let often = if *is_for_good { "from then on" } else { "once" };
+        format!("seed {seed}, {}: operation {operation} is {fate:?}, {often}", night.name)
+    }
+
+    fn play(&self, at: &str) {
+        let shop = Shop::over(self.night.store.fork());
+        let (operation, fate, is_for_good) = (self.operation, self.fate, self.is_for_good);
+        shop.store.obey(move |number, _, _| match number == operation || is_for_good && number > operation {
+            true => fate,
+            false => Fate::Served,
+        });
+        let ended = shop.run(&self.night.wish);
+        shop.store.recover();
+        let (code, said) = match ended {
+            Ok((_, code)) => (code, String::new()),
+            Err(error) => (error.kind.exit_code(), error.to_string()),
+        };
+        self.judge(&shop, code, &said, at);
+        self.mend(&shop, code, at);
+    }
+
+    /// What is seen fits to how the run has ended.
+    fn judge(&self, shop: &Shop, code: u8, said: &str, at: &str) {
+        let seen = shop.state();
+        let (before, after) = (seen == self.night.before.spending, seen == self.night.after.spending);
+        assert!(before || after, "{at}: exit {code}: a reader sees half of a run");
+        if code == self.night.code {
+            assert!(after, "{at}: exit {code}, and nothing was published");
+            return;
+        }
+        let fits = match self.fate {
+            Fate::Denied => [75, 76, 77].contains(&code),
+            // What reads back as something else is as good as a bug of our own.
+            Fate::Short => [70, 75, 76].contains(&code),
+            _ => [75, 76].contains(&code),
+        };
+        assert!(fits, "{at}: exit {code}: {said}");
+        assert!(before || code == 76, "{at}: exit {code}, and something was published: {said}");
+    }
+
+    /// The next start ends as if nothing had happened, whenever what is late lands.
+    fn mend(&self, shop: &Shop, code: u8, at: &str) {
+        let night = self.night;
+        if self.draw.is_multiple_of(2) {
+            wait(shop.store.land());
+            assert!(
+                code == 76 || code == night.code || shop.state() == night.before.spending,
+                "{at}: it landed"
+            );
+        } else {
+            let moment = self.draw / 2 % night.operations;
+            shop.store.obey(move |number, _, _| if number == moment { Fate::Landing } else { Fate::Served });
+        }
+        let again = shop.code(&night.wish);
+        shop.store.recover();
+        wait(shop.store.land());
+        assert!([night.code, night.code_again].contains(&again), "{at}: the next start ends with {again}");
+        let whole = shop.whole();
+        assert!(whole.spending == night.after.spending, "{at}: something is lost, or counted twice");
+        assert!(whole.alerts == night.after.alerts, "{at}: something else is told, or twice");
+        assert!(whole.transactions == night.after.transactions, "{at}: other transactions are listed");
+    }
+}
+
+#[test]
+fn every_operation_fails_in_every_way() {
+    let Some(share) = shares("every_operation::every_operation_fails_in_every_way", 2) else { return };
+    for seed in seed()..seed() + rounds(1, 5) as u64 {
+        play_all(seed, share);
+    }
+}
+
+fn play_all(seed: u64, share: Share) {
+    let (nights, stride) = (nights(seed), rounds(40, 1).min(40));
+    let mut numbers = Numbers(seed);
+    let mut cases = Vec::new();
+    for night in &nights {
+        for operation in 0..night.operations {
+            for fate in FAULTS {
+                for is_for_good in [false, true] {
+                    let draw = numbers.below(1 << 20);
+                    cases.push(Case { night, operation, fate, is_for_good, draw });
+                }
+            }
+        }
+    }
+    let all = cases.len();
+    let mine = cases.into_iter().step_by(stride).skip(share.index).step_by(share.count);
+    let mut played = 0;
+    for case in mine {
+        case.play(&case.name(seed));
+        played += 1;
+    }
+    let operations: usize = nights.iter().map(|night| night.operations).sum();
+    let nights = nights.len();
+    share.say(&format!(
+        "seed {seed}: {played} of {all} faults ({nights} nights, {operations} operations, 6 ways, once and for \
+         good): 0 lost, 0 counted twice, 0 halves, 0 told twice"
+    ));
+}
