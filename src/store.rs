@@ -61,6 +61,10 @@ fn mounted(url: &Url) -> Option<Arc<dyn ObjectStore>> {
     MOUNTED.read().unwrap_or_else(PoisonError::into_inner).get(&mount_point(url)).cloned()
 }
 
+/// How often a create is tried again that meets a conflict where nothing is: S3 says so of requests
+/// that crossed each other.
+const CONFLICTS_MAX: u32 = 3;
+
 /// An object or a prefix in a store.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -175,11 +179,19 @@ impl Place {
     /// Writes an object under a name that nobody has used. Errors when there is one already.
     pub fn create(&self, bytes: Bytes) -> Result<()> {
         let mode = PutOptions::from(PutMode::Create);
-        match wait(self.store.put_opts(&self.path, bytes.clone().into(), mode)) {
-            // Our own put may have landed with its answer lost, and been sent again.
-            Err(object_store::Error::AlreadyExists { .. }) if self.holds(&bytes)? => Ok(()),
-            Err(error) => Err(Error::from(error).at(&self.shown)),
-            Ok(_) => Ok(()),
+        let mut conflicts = 0;
+        loop {
+            match wait(self.store.put_opts(&self.path, bytes.clone().into(), mode.clone())) {
+                Err(object_store::Error::AlreadyExists { .. }) => match self.holds(&bytes) {
+                    // Our own put may have landed with its answer lost, and been sent again.
+                    Ok(true) => return Ok(()),
+                    Err(error) if error.kind == Kind::Temporary && conflicts < CONFLICTS_MAX => conflicts += 1,
+                    Ok(false) => return Err(Error::invariant("the name is taken").at(&self.shown)),
+                    Err(error) => return Err(error),
+                },
+                Err(error) => return Err(Error::from(error).at(&self.shown)),
+                Ok(_) => return Ok(()),
+            }
         }
     }
 

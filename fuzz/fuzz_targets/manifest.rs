@@ -1,6 +1,6 @@
-//! Manifests and ledgers: what can be read can be kept and read again.
+//! Manifests: what can be read can be kept and read again.
 //!
-//! In: the bytes of JSON or Parquet. Out: nothing; a panic is a finding.
+//! In: the bytes of JSON. Out: nothing; a panic is a finding.
 //! Invariant: the check is the one that the tests replay.
 
 #![no_main]

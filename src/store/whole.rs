@@ -39,7 +39,8 @@ fn whole(body: BoxStream<'static, Result<Bytes>>, bytes: u64) -> BoxStream<'stat
             Some(Ok(_)) | None => Some((Err(broken()), None)),
         }
     };
-    unfold(Some((body, bytes)), next).boxed()
+    // Readers of commits ask again after the end.
+    unfold(Some((body, bytes)), next).fuse().boxed()
 }
 
 #[async_trait::async_trait]

@@ -29,24 +29,25 @@ pub fn shares(test: &str, count: usize) -> Option<Share> {
     if let Ok(index) = std::env::var(SHARE) {
         return Some(Share { index: index.parse().unwrap(), count });
     }
+    // Runs that are disturbed talk, more than a pipe holds.
     let start = |index: usize| {
-        Command::new(std::env::current_exe().unwrap())
+        let complaints = tempfile::NamedTempFile::new().unwrap();
+        let started = Command::new(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env(SHARE, index.to_string())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stderr(complaints.reopen().unwrap())
+            .spawn();
+        (started.unwrap(), complaints)
     };
     let started: Vec<_> = (0..count).map(start).collect();
-    for share in started {
+    for (share, complaints) in started {
         let ended = share.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        let complaint = String::from_utf8_lossy(&ended.stderr);
-        // Runs that are disturbed talk; the failure is what was said last.
-        let last: Vec<&str> = complaint.lines().rev().take(20).collect();
-        let last: Vec<&str> = last.into_iter().rev().collect();
-        assert!(ended.status.success(), "{test}:\n{}", last.join("\n"));
+        let complaints = std::fs::read_to_string(complaints.path()).unwrap();
+        let failure = complaints.find("panicked at").map_or("", |at| &complaints[at..]);
+        let failure: Vec<&str> = failure.lines().take(4).collect();
+        assert!(ended.status.success(), "{test}: {}", failure.join("\n"));
         said.lines().filter_map(|line| line.split_once(FIGURES)).for_each(|(_, figures)| say(figures));
     }
     None

@@ -122,7 +122,7 @@ impl Shop {
         mount("seen://shop", Arc::new(store.for_reading())).unwrap();
         let job = format!(
             "name = \"nightly\"\nkind = \"spending\"\n[input]\nlogs = \"night://shop/logs/\"\n{TABLES}\
-             [output]\nlake = \"{LAKE}\"\ntransactions = true\n[limits]\nrejects_max_ratio = \"0.5\"\n"
+             [output]\nlake = \"{LAKE}\"\ntransactions = true\n[limits]\nrejects_max_ratio = 0.5\n"
         );
         Shop { store, spec: Spec::parse(&job, "job.toml", &[]).unwrap() }
     }
