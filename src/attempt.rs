@@ -33,6 +33,7 @@ use crate::output::monthly::{MonthPart, PartCutter, PartQueue, PartWriter, Queue
 use crate::output::part::{WrittenPart, sha256, write_file};
 use crate::output::rejects;
 use crate::output::transactions::TransactionWriter;
+use crate::planted::Bug;
 use crate::progress::Progress;
 use crate::report::{Report, RunOutcome};
 use alerts::Said;
@@ -189,7 +190,7 @@ impl Attempt<'_> {
                     (Verdict::Kept, Err(damage)) => return Err(Error::invariant(damage).at(&object.name)),
                 }
             }
-            if held.len() == held_before || kept.is_empty() {
+            if held.len() == held_before || kept.is_empty() || Bug::HeldRowsStay.is_planted() {
                 let mut sum = Outcome::default();
                 kept.iter().for_each(|(_, outcome)| sum.add_counts(outcome));
                 return Ok(Read { run_id, kept, held, mapped, sum, transactions });
@@ -261,6 +262,7 @@ impl Attempt<'_> {
     fn opening(&self, wish: &Wish, month: Month) -> Vec<PublishedPart> {
         match wish {
             Wish::Count(_) => self.head.month(month, self.lake),
+            Wish::Recount(_) if Bug::RecountOnTop.is_planted() => self.head.month(month, self.lake),
             Wish::Recount(_) => Vec::new(),
         }
     }
@@ -329,6 +331,7 @@ impl Attempt<'_> {
             ledger: record("ledger.parquet", ledger.to_parquet()?, ledger.entries.len() as u64)?,
             rejects: match rejected {
                 0 => None,
+                _ if Bug::RejectsNotWritten.is_planted() => None,
                 _ => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
             },
             line_samples: match samples.is_empty() {
@@ -382,6 +385,11 @@ impl Attempt<'_> {
                 Error::new(Kind::Temporary, "the run is older than a day and gave up before its commit");
             return Err(error.advise("run again"));
         }
-        self.lake.commit(self.head, &closing.replaced, manifest)
+        let committed = self.lake.commit(self.head, &closing.replaced, manifest);
+        if committed.is_err() && Bug::PartsDeletedOnError.is_planted() {
+            let table = self.lake.place.child(MONTHLY_SPENDING);
+            closing.parts.iter().try_for_each(|part| table.child(&part.written.path).delete())?;
+        }
+        committed
     }
 }

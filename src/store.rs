@@ -11,6 +11,7 @@ mod whole;
 pub use folder::Odd;
 
 use crate::error::{Error, Kind, Result, without_credentials};
+use crate::planted::Bug;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use local::SyncedLocal;
@@ -254,6 +255,9 @@ pub fn for_reading(mut error: Error) -> Error {
 /// Makes sure of the one thing that publishing stands on: a store that does not overwrite what
 /// is created twice. The probe object stays; every run asks again, since a lake can move.
 pub fn probe(lake: &Place) -> Result<()> {
+    if Bug::ProbeSkipped.is_planted() {
+        return Ok(());
+    }
     let probe = lake.child("_runs/_probe");
     let create = |body: &'static [u8]| {
         let mode = PutOptions::from(PutMode::Create);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms in flow order: a file may use its own room and what stands before it.
 const ROOMS: &[&str] = &[
+    "planted",
     "error",
     "domain",
     "limits",

@@ -11,6 +11,7 @@ use crate::kernel::line_sample::{LineSample, lets_in};
 use crate::limits::OVERLAP_RUNS_MAX;
 use crate::output::lake::damaged;
 use crate::output::line_samples;
+use crate::planted::Bug;
 use crate::report::Overlap;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,7 +22,7 @@ impl Attempt<'_> {
     /// Overlaps of what this run counts, the largest first.
     pub(super) fn overlaps(&self, wish: &Wish, read: &Read) -> Result<Vec<Overlap>> {
         let mut overlaps = Vec::new();
-        if wish.recount().is_some() {
+        if wish.recount().is_some() || Bug::OverlapNotTold.is_planted() {
             return Ok(overlaps);
         }
         let new: Vec<(&str, &LineSample, BTreeSet<Month>)> = read

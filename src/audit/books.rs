@@ -16,6 +16,7 @@ use crate::output::lake::{BUDGET_ALERTS, Lake, MONTHLY_SPENDING, TRANSACTIONS};
 use crate::output::manifest::{Manifest, PartRecord};
 use crate::output::part::sha256;
 use crate::output::table::{Commit, Table};
+use crate::planted::Bug;
 use crate::store::wait;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -227,7 +228,7 @@ impl Books {
         let place = lake.place.child(table).child(&file.path);
         let Some(bytes) = audit.take(&place.shown, place.read())? else { return Ok(None) };
         let record = self.parts.get(&(table, file.path.clone()));
-        if record.is_some_and(|record| record.sha256 != sha256(&bytes)) {
+        if !Bug::AuditBlind.is_planted() && record.is_some_and(|record| record.sha256 != sha256(&bytes)) {
             audit.broken(&place.shown, "it is not what was written");
         }
         Ok(Some(bytes))

@@ -7,6 +7,7 @@
 use super::budget::{Budget, MILLION};
 use super::category::CategoryId;
 use super::month::Month;
+use crate::planted::Bug;
 use sha2::{Digest, Sha256};
 
 /// What happened.
@@ -196,7 +197,7 @@ impl AlertRule {
         }
         let reached = budget.and_then(|budget| self.highest_reached(spent_cents, budget));
         if let (Some(threshold), Some(budget)) = (reached, budget)
-            && said.is_none_or(|said| said < threshold)
+            && (said.is_none_or(|said| said < threshold) || Bug::AlertsRepeat.is_planted())
         {
             let level = AlertLevel::of(threshold);
             return Some(record(AlertEvent::Raised, level, threshold, reached, budget));

@@ -7,6 +7,7 @@
 
 use super::month::{days_from_civil, days_in_month};
 use super::zone::Zone;
+use crate::planted::Bug;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instant {
@@ -73,7 +74,8 @@ fn parse_written_time(text: &[u8]) -> Option<WrittenTime> {
         return None;
     }
     let (hour, minute, second) = (two(&time[..2])?, two(&time[3..5])?, two(&time[6..])?);
-    if hour > 23 || minute > 59 || second > 59 {
+    let second_max = if Bug::LeapSecondAccepted.is_planted() { 60 } else { 59 };
+    if hour > 23 || minute > 59 || second > second_max {
         return None;
     }
     let seconds = i64::from(day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);

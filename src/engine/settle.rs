@@ -8,6 +8,7 @@ use super::local::ObjectOutcome;
 use crate::input::ledger::Ledger;
 use crate::input::plan::{LogObject, above_limit, second_delivery, too_many_rejects};
 use crate::kernel::fused::Outcome;
+use crate::planted::Bug;
 use std::collections::{BTreeSet, HashMap};
 
 /// Nothing of a held object is counted.
@@ -68,6 +69,7 @@ fn judge<'s>(outcome: &Outcome, limit: i64, said: &HashMap<String, &'s str>) -> 
     }
     match said.get(&outcome.content.to_string()) {
         // Logs without a word in them are all the same, and no second delivery.
+        Some(_) if Bug::SecondDeliveryCounted.is_planted() => Judged::New,
         Some(first) if outcome.lines > outcome.blank => Judged::Duplicate(first),
         _ => Judged::New,
     }

@@ -7,6 +7,7 @@
 use super::plan::LogObject;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{DECOMPRESSION_RATIO_MAX, LINE_BYTES_MAX, REMOTE_REQUEST_BYTES};
+use crate::planted::Bug;
 use crate::store::{for_reading, start, wait};
 use bytes::Bytes;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
@@ -61,6 +62,9 @@ pub fn open(object: &LogObject, start: u64, end: u64) -> Result<LogReader> {
     let counted = Counted { inner: raw, taken: taken.clone() };
     let opened: Box<dyn Read> = match object.compression {
         Compression::None => return Ok(LogReader { content: Box::new(counted.inner), packed_bytes: None }),
+        Compression::Gzip if Bug::FirstMemberOnly.is_planted() => {
+            Box::new(flate2::read::GzDecoder::new(counted))
+        }
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(counted)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(counted)?),
     };
@@ -209,14 +213,15 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut count = 0;
         while count < buffer.len() {
-            match self.inner.read(&mut buffer[count..])? {
-                0 => break,
-                more => count += more,
+            match self.inner.read(&mut buffer[count..]) {
+                Err(_) if Bug::DamageIsTheEnd.is_planted() => break,
+                Ok(0) => break,
+                more => count += more?,
             }
         }
         self.given += count as u64;
         let most = self.taken.get().saturating_mul(DECOMPRESSION_RATIO_MAX);
-        if self.given > RATIO_FROM_BYTES && self.given > most {
+        if self.given > RATIO_FROM_BYTES && self.given > most && !Bug::SwellsUnbounded.is_planted() {
             let what = format!("it swells more than {DECOMPRESSION_RATIO_MAX} times");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }

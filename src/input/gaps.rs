@@ -5,6 +5,7 @@
 //! most of its weekdays between the first and the last of its series are there, a month if it lies
 //! between the first and the last; names without a date are never missed.
 
+use crate::planted::Bug;
 use chrono::{Datelike, NaiveDate, Weekday};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,6 +100,9 @@ impl Default for Found {
 }
 
 fn missing(periods: &BTreeMap<Period, Found>) -> Vec<Period> {
+    if Bug::GapNotTold.is_planted() {
+        return Vec::new();
+    }
     let first = *periods.keys().next().expect("a series has objects");
     let last = *periods.keys().next_back().expect("a series has objects");
     let all = std::iter::successors(Some(first), |period| period.next()).take_while(|period| *period <= last);

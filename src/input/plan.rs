@@ -9,6 +9,7 @@ use super::ledger::{Entry, Ledger, Status};
 use crate::domain::month::Month;
 use crate::error::{Error, Kind, Result};
 use crate::limits::OBJECTS_MAX;
+use crate::planted::Bug;
 use crate::store::Place;
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -158,6 +159,7 @@ impl Plan {
             match &entry.status {
                 Status::Counted if same => {}
                 Status::Counted if entry.size_bytes == object.size_bytes => plan.touched.push(object),
+                Status::Counted if Bug::ChangedCountedAgain.is_planted() => plan.new.push(object),
                 Status::Counted => plan.held.push(Held { name: object.name, reason: CHANGED.into() }),
                 Status::Held(reason)
                     if same
@@ -194,7 +196,9 @@ pub fn too_many_rejects(rejected: u64, lines: u64) -> String {
 
 /// Whether `rejected` of `lines` is above the limit.
 pub fn above_limit(rejected: u64, lines: u64, max_millionths: i64) -> bool {
-    u128::from(rejected) * 1_000_000 > u128::from(lines) * max_millionths.unsigned_abs() as u128
+    let is_above =
+        u128::from(rejected) * 1_000_000 > u128::from(lines) * max_millionths.unsigned_abs() as u128;
+    is_above && !Bug::RejectLimitIgnored.is_planted()
 }
 
 /// The reason for an object that says the same as another one.

@@ -19,6 +19,7 @@ use crate::domain::zone::Zone;
 use crate::error::{Error, Kind, Result, shown};
 use crate::job::sections::Input;
 use crate::job::spec::Spec;
+use crate::planted::Bug;
 use crate::store::Place;
 
 pub struct Reference {
@@ -213,6 +214,9 @@ pub(super) fn seller(text: &str, column: usize) -> Result<String, Refused> {
 pub(super) fn category(code: &str, column: usize, categories: &Categories) -> Result<CategoryId, Refused> {
     let id = categories.id(code);
     id.ok_or_else(|| {
+        if Bug::CellInMessage.is_planted() {
+            return Refused(column, format!("{code} is not a category"));
+        }
         let known: Vec<&str> = categories.codes().collect();
         Refused(column, format!("not a category; the categories are: {}", known.join(", ")))
     })

@@ -6,6 +6,7 @@
 //! not forgers: whoever can choose lines freely could make two contents meet.
 
 use crate::limits::LINE_BYTES_MAX;
+use crate::planted::Bug;
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,8 +25,12 @@ impl Content {
             Some(head) if raw.len() > LINE_BYTES_MAX => head,
             _ => raw.strip_suffix(b"\n").unwrap_or(raw),
         };
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = match line.strip_suffix(b"\r") {
+            Some(line) if !Bug::LineEndsCount.is_planted() => line,
+            _ => line,
+        };
         let hash = xxhash_rust::xxh3::xxh3_128(line);
+        let hash = if Bug::LineOrderCounts.is_planted() { hash.rotate_left(self.lines as u32) } else { hash };
         self.sum = self.sum.wrapping_add(hash);
         self.lines += 1;
         self.bytes += line.len() as u64;

@@ -19,6 +19,7 @@ use crate::domain::month::Month;
 use crate::domain::transaction::{Refusal, RejectReason, Transaction};
 use crate::domain::zone::Zone;
 use crate::limits::LINE_BYTES_MAX;
+use crate::planted::Bug;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A refused line and its place; `line` counts from 0 in its split, then in its object.
@@ -253,7 +254,10 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
                 self.accept(number, &transaction, self.worker.memo.hash(transaction.seller));
             }
             Line::Blank => self.outcome.blank += 1,
-            Line::Refused(refusal) => self.reject_at(number, offset, refusal, raw),
+            Line::Refused(refusal) => {
+                let kept = if Bug::RejectLosesItsEnd.is_planted() { line } else { raw };
+                self.reject_at(number, offset, refusal, kept);
+            }
         }
     }
 
@@ -277,7 +281,8 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
             i128::from(cents);
         outcome.by_source[decision.source as usize] += 1;
         outcome.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
-        self.worker.scatter.push(Movement::new(transaction.user_id, index, category, cents));
+        let user_id = transaction.user_id + u64::from(Bug::CentsToNextUser.is_planted());
+        self.worker.scatter.push(Movement::new(user_id, index, category, cents));
         self.recorder.record(transaction, decision, number);
     }
 

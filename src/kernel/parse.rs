@@ -7,6 +7,7 @@ use crate::domain::money::{AmountError, parse_amount_cents};
 use crate::domain::timestamp::{TimestampError, parse_timestamp};
 use crate::domain::transaction::{Refusal, RejectReason, SELLER_BYTES_MAX, Transaction, USER_ID_MAX};
 use crate::domain::zone::Zone;
+use crate::planted::Bug;
 
 /// What a line turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub fn parse_line<'a>(line: &'a [u8], zone: &Zone) -> Line<'a> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let fields = match split_fields(line) {
         Ok(fields) => fields,
-        Err(_) if is_blank(line) => return Line::Blank,
+        Err(_) if is_blank(line) || Bug::WrongFieldsAreBlank.is_planted() => return Line::Blank,
         Err(column) => return refused(RejectReason::FieldCount, column),
     };
     let [user, time, seller, amount] = fields;

@@ -11,6 +11,7 @@ use super::separators::Separators;
 use crate::domain::transaction::{SELLER_BYTES_MAX, Transaction};
 use crate::domain::zone::Zone;
 use crate::limits::LINE_BYTES_MAX;
+use crate::planted::Bug;
 use std::ops::Range;
 
 /// The lines of a block from the first to the last: where each stands, its end included, and what it
@@ -95,6 +96,7 @@ fn parse<'a>(
 ) -> Option<Transaction<'a>> {
     let Fields { start, tabs: [first, second, third], end, .. } = fields;
     let user_id = user_id(block, start, first)?;
+    let user_id = if Bug::UserIdCut.is_planted() { user_id & 0xffff_ffff } else { user_id };
     let (at_seconds, index) = time(block, first + 1, second, zone)?;
     let seller = &block[second + 1..third];
     if seller.is_empty() || seller.len() > SELLER_BYTES_MAX {
@@ -226,7 +228,7 @@ fn amount_cents(block: &[u8], start: usize, end: usize) -> Option<i64> {
     }
     let whole = digits(block, point, count)? as i64;
     let cents = whole * 100 + i64::from(tens * 10 + ones);
-    Some(if is_negative { -cents } else { cents })
+    Some(if is_negative && !Bug::SignLost.is_planted() { -cents } else { cents })
 }
 
 #[cfg(test)]

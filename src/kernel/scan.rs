@@ -6,6 +6,7 @@
 //! one block; a line belongs to the split where it starts; memory does not grow with a line.
 
 use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
+use crate::planted::Bug;
 use std::io::{Read, Result};
 
 /// Whole lines at their place in the (decompressed) object.
@@ -67,7 +68,8 @@ impl<R: Read> Scanner<R> {
         }
         loop {
             let data = &self.buffer[self.taken..self.filled];
-            let whole = if self.ended { data.len() } else { last_line_end(data) };
+            let ends_here = self.ended && !Bug::LastLineLost.is_planted();
+            let whole = if ends_here { data.len() } else { last_line_end(data) };
             if whole > 0 {
                 return Ok(Some(self.take_lines(whole)));
             }
@@ -89,7 +91,8 @@ impl<R: Read> Scanner<R> {
             && to_end < bytes
         {
             // The line that holds the last byte before `end` is the last one of this split.
-            bytes = line_end(data, to_end - 1);
+            let last = if Bug::SplitTakesNextLine.is_planted() { to_end } else { to_end - 1 };
+            bytes = line_end(data, last);
         }
         let offset = self.offset;
         let start = self.taken;

@@ -8,6 +8,7 @@
 
 use super::partition::{Chunk, Movement, Packing};
 use crate::domain::spend::Spend;
+use crate::planted::Bug;
 use std::ops::Range;
 
 /// What one partition's movements add up to.
@@ -69,6 +70,7 @@ impl Sums {
             sums.rows += count;
             sums.positive_cents += positive;
             sums.negative_cents += net - positive;
+            let net = if Bug::SumOf32Bits.is_planted() { i128::from(net as i32) } else { net };
             let amount_cents = i64::try_from(net).map_err(|_| Overflow)?;
             let (user_id, category) = (first.user_id(), first.category());
             let zero = Spend { user_id, category, amount_cents: 0, transaction_count: 0 };

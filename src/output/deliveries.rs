@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::input::contacts::Channel;
 use crate::input::published::PartFile;
 use crate::output::table::Table;
+use crate::planted::Bug;
 use crate::schema;
 use crate::store::wait;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -65,6 +66,9 @@ impl<'a> DeliveryLedger<'a> {
     /// The messages with the alerts of a version that are settled.
     pub fn settled(&self, version: u64) -> Result<HashSet<u128>> {
         let mut settled = HashSet::new();
+        if Bug::DeliveredAgain.is_planted() {
+            return Ok(settled);
+        }
         let Some(table) = self.lake.table(DELIVERIES)? else { return Ok(settled) };
         let place = self.lake.place.child(DELIVERIES);
         for file in table.files()?.iter().filter(|file| file.path.starts_with(&prefix(version))) {

@@ -3,6 +3,7 @@
 //! In: objects. Out: files. Invariant: every object is synced before it gets its name, and its name
 //! before the put returns; without both, a power cut leaves commits gone or empty.
 
+use crate::planted::Bug;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -45,7 +46,9 @@ fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io:
     staging.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut staged = staging.tempfile_in(directory)?;
     payload.iter().try_for_each(|bytes| staged.write_all(bytes))?;
-    staged.as_file().sync_all()?;
+    if !Bug::FileNotSynced.is_planted() {
+        staged.as_file().sync_all()?;
+    }
     match mode {
         PutMode::Create => {
             if let Err(error) = staged.persist_noclobber(&target) {
@@ -56,7 +59,11 @@ fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io:
         }
         _ => drop(staged.persist(&target)?),
     }
-    File::open(directory)?.sync_all()
+    if Bug::NameNotSynced.is_planted() {
+        return Ok(());
+    }
+    let synced = File::open(directory)?.sync_all();
+    if Bug::SyncFailureIgnored.is_planted() { Ok(()) } else { synced }
 }
 
 /// Creates what is missing, from the top, and syncs each new name.

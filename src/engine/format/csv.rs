@@ -12,6 +12,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use super::{RowWriter, WriteResult, cells, is_number};
+use crate::planted::Bug;
 
 /// What a formula can start with (OWASP, "CSV injection"), the wide forms of Asian keyboards
 /// included. Text that starts so gets an apostrophe in front.
@@ -76,7 +77,8 @@ impl RowWriter for CsvWriter<'_> {
 
 /// One cell, guarded if it is text, and quoted where it has to be.
 fn push_cell(line: &mut String, cell: &str, is_text: bool) {
-    let guard = if is_text && cell.starts_with(FORMULA_STARTS) { "'" } else { "" };
+    let is_formula = is_text && cell.starts_with(FORMULA_STARTS) && !Bug::FormulaRuns.is_planted();
+    let guard = if is_formula { "'" } else { "" };
     if cell.is_empty() || cell.contains([',', '"', '\n', '\r']) {
         line.push('"');
         line.push_str(guard);
