@@ -186,7 +186,9 @@ impl Place {
                 Err(object_store::Error::AlreadyExists { .. }) => match self.holds(&bytes) {
                     // Our own put may have landed with its answer lost, and been sent again.
                     Ok(true) => return Ok(()),
-                    Err(error) if error.kind == Kind::Temporary && conflicts < CONFLICTS_MAX => conflicts += 1,
+                    Err(error) if error.kind == Kind::Temporary && conflicts < CONFLICTS_MAX => {
+                        conflicts += 1
+                    }
                     Ok(false) => return Err(Error::invariant("the name is taken").at(&self.shown)),
                     Err(error) => return Err(error),
                 },

@@ -13,6 +13,7 @@ use crate::support::{Numbers, rounds, seed};
 use pennymill::run::Asked;
 use pennymill::store::wait;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A night before its run, and what its run has to come to.
 struct Night {
@@ -187,9 +188,16 @@ impl Case<'_> {
     fn play(&self, at: &str) {
         let shop = Shop::over(self.night.store.fork());
         let (operation, fate, is_for_good) = (self.operation, self.fate, self.is_for_good);
-        shop.store.obey(move |number, _, _| match number == operation || is_for_good && number > operation {
-            true => fate,
-            false => Fate::Served,
+        let befallen = Arc::new(OnceLock::new());
+        let first = Arc::clone(&befallen);
+        shop.store.obey(move |number, what, path| {
+            match number == operation || is_for_good && number > operation {
+                true => {
+                    first.get_or_init(|| format!("{what:?} of {path}"));
+                    fate
+                }
+                false => Fate::Served,
+            }
         });
         let ended = shop.run(&self.night.wish);
         shop.store.recover();
@@ -197,8 +205,9 @@ impl Case<'_> {
             Ok((_, code)) => (code, String::new()),
             Err(error) => (error.kind.exit_code(), error.to_string()),
         };
-        self.judge(&shop, code, &said, at);
-        self.mend(&shop, code, at);
+        let at = format!("{at} ({})", befallen.get().map_or("not asked", |befallen| befallen));
+        self.judge(&shop, code, &said, &at);
+        self.mend(&shop, code, &at);
     }
 
     /// What is seen fits to how the run has ended.
@@ -239,7 +248,11 @@ impl Case<'_> {
         assert!([night.code, night.code_again].contains(&again), "{at}: the next start ends with {again}");
         let whole = shop.whole();
         assert!(whole.spending == night.after.spending, "{at}: something is lost, or counted twice");
-        assert!(whole.alerts == night.after.alerts, "{at}: something else is told, or twice");
+        let (told, alerts) = (whole.alerts.len(), night.after.alerts.len());
+        assert!(
+            whole.alerts == night.after.alerts,
+            "{at}: something else is told: {told} for {alerts} alerts"
+        );
         assert!(whole.transactions == night.after.transactions, "{at}: other transactions are listed");
     }
 }

@@ -345,7 +345,7 @@ impl Lake {
         let (place, checksum) = (self.place.child(&path), sha256(&bytes));
         place.create(bytes.into())?;
         if sha256(&place.read()?) != checksum {
-            return Err(damaged(&path));
+            return Err(Error::invariant("an object reads back with other bytes").at(&place.shown));
         }
         let add: Vec<PartFile> = manifest.monthly_spending.iter().map(PartRecord::file).collect();
         let metadata =

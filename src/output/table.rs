@@ -52,7 +52,20 @@ impl Table {
     /// The newest version of the table that lies at `name` in the lake, or none where no table
     /// is. The store is rooted at the lake, whatever kind of store it is.
     pub async fn open(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<Option<Table>> {
-        Table::load(lake, name, None).await
+        let store = log_store(lake, name)?.object_store(None);
+        for attempt in 0..ATTEMPTS {
+            pause_before(attempt).await;
+            let table = Table::load(lake, name, None).await?;
+            // A listing can lack what is newest, and what was said last would be said again.
+            let next = commit_uri_from_version(Some(table.as_ref().map_or(0, |table| table.version() + 1)));
+            match store.head(&next).await {
+                Ok(_) => {}
+                Err(StoreError::NotFound { .. }) => return Ok(table),
+                Err(error) => return Err(Error::from(error).at(name)),
+            }
+        }
+        let error = Error::new(Kind::Temporary, "the store lists fewer commits than it holds").at(name);
+        Err(error.advise("run again"))
     }
 
     /// The table as it was at `version`, or none where there is no such version.
