@@ -161,6 +161,13 @@ impl Shop {
         }
     }
 
+    /// Another writer, who runs on a thread of its own. Out: its exit code.
+    pub fn starter(&self, wish: &Wish) -> impl Fn() -> u8 + Clone + Send + Sync + 'static {
+        let (shop, wish) = (Shop { store: self.store.clone(), spec: self.spec.clone() }, wish.clone());
+        let shop = Arc::new(shop);
+        move || shop.code(&wish)
+    }
+
     /// As a shell sees it.
     pub fn code(&self, wish: &Wish) -> u8 {
         self.run(wish).map_or_else(|error| error.kind.exit_code(), |(_, code)| code)
