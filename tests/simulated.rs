@@ -74,7 +74,9 @@ impl Simulation {
 
     /// What comes in before a night's run.
     fn deliver(&mut self) {
-        for _ in 0..self.numbers.below(3) {
+        // Without any log there would be nothing to run over.
+        let count = self.numbers.below(3).max(usize::from(self.logs.is_empty()));
+        for _ in 0..count {
             // Most transactions are of the newest month, some come late.
             let months: &[usize] = if self.one_in(3) { &[0, 1, 2] } else { &[2] };
             let rejects = self.numbers.below(3);
@@ -129,9 +131,12 @@ impl Simulation {
             });
             figures.disturbed += 1;
         }
-        let code = self.shop.code(wish);
+        let (code, said) = match self.shop.run(wish) {
+            Ok((_, code)) => (code, String::new()),
+            Err(error) => (error.kind.exit_code(), error.to_string()),
+        };
         self.shop.store.recover();
-        self.judge(code, &before, &after, is_overtaken);
+        self.judge(code, &said, &before, &after, is_overtaken);
         if self.one_in(2) {
             wait(self.shop.store.land());
         }
@@ -162,7 +167,7 @@ impl Simulation {
     }
 
     /// What a reader sees fits to how the run has ended.
-    fn judge(&self, code: u8, before: &State, after: &State, is_overtaken: bool) {
+    fn judge(&self, code: u8, said: &str, before: &State, after: &State, is_overtaken: bool) {
         let seen = self.shop.state();
         self.expect(seen == *before || seen == *after, &format!("half of a run is seen, exit {code}"));
         match code {
@@ -171,7 +176,7 @@ impl Simulation {
             70 | 75 | 77 => {
                 self.expect(seen == *before || is_overtaken, &format!("exit {code}, and it is published"));
             }
-            _ => self.expect(false, &format!("exit {code}")),
+            _ => self.expect(false, &format!("exit {code}: {said}")),
         }
     }
 

@@ -58,7 +58,8 @@ impl Table {
             let table = Table::load(lake, name, None).await?;
             // A listing can lack what is newest, and what was said last would be said again.
             let next = commit_uri_from_version(Some(table.as_ref().map_or(0, |table| table.version() + 1)));
-            match store.head(&next).await {
+            // Not by its head: a refusal of that has no words that say what is wrong.
+            match store.get_range(&next, 0..1).await {
                 Ok(_) => {}
                 Err(StoreError::NotFound { .. }) => return Ok(table),
                 Err(error) => return Err(Error::from(error).at(name)),
