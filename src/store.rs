@@ -266,18 +266,22 @@ pub fn probe(lake: &Place) -> Result<()> {
         wait(probe.store.put_opts(&probe.path, Bytes::from_static(body).into(), mode))
     };
     let unfit = |what: &str| Error::unfit(what).at(&lake.shown).advise("use another store for the lake");
-    match create(b"first") {
-        // Two runs may probe at the same time.
-        Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-        Err(error) => return Err(cannot_write(error).at(&lake.shown)),
-    }
+    let mut conflicts = 0;
     // Whatever an earlier run has left there must stay.
-    let before = match probe.read() {
-        Err(error) if error.kind == Kind::NotFound => {
-            let what = "the store refused to create an object that it does not hold";
-            return Err(Error::new(Kind::Temporary, what).at(&lake.shown).advise("run again"));
+    let before = loop {
+        match create(b"first") {
+            // Two runs may probe at the same time.
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(cannot_write(error).at(&lake.shown)),
         }
-        read => read?,
+        match probe.read() {
+            Err(error) if error.kind == Kind::NotFound && conflicts < CONFLICTS_MAX => conflicts += 1,
+            Err(error) if error.kind == Kind::NotFound => {
+                let what = "the store refused to create an object that it does not hold";
+                return Err(Error::new(Kind::Temporary, what).at(&lake.shown).advise("run again"));
+            }
+            read => break read?,
+        }
     };
     match create(b"second") {
         Err(object_store::Error::AlreadyExists { .. }) => {}

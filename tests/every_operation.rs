@@ -10,9 +10,11 @@ use crate::support::apart::{Share, shares};
 use crate::support::faults::{FAULTS, Fate, Faults, Operation};
 use crate::support::shop::{Log, Shop, Whole, Wish, counted};
 use crate::support::{Numbers, rounds, seed};
+use object_store::PutMode;
+use object_store::path::Path;
 use pennymill::run::Asked;
 use pennymill::store::wait;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A night before its run, and what its run has to come to.
@@ -289,5 +291,59 @@ fn play_all(seed: u64, share: Share) {
     share.say(&format!(
         "seed {seed}: {played} of {all} faults ({nights} nights, {operations} operations, 6 ways, once and for \
          good): 0 lost, 0 counted twice, 0 halves, 0 told twice"
+    ));
+}
+
+/// A log is written anew before each of the operations that read it: it is counted as it was or as it is,
+/// and never as a mixture.
+#[test]
+fn a_log_that_is_written_anew_while_it_is_read() {
+    let Some(share) = shares("every_operation::a_log_that_is_written_anew_while_it_is_read", 1) else {
+        return;
+    };
+    let story = Story::begin(seed()).logged().run().log(&MARCH, 0);
+    let (name, old) = story.logs.last().unwrap().clone();
+    let new = Log { purchases: old.purchases.iter().rev().skip(1).copied().collect(), rejects: 0 };
+    let before: Vec<&Log> = story.logs[..2].iter().map(|(_, log)| log).collect();
+    let says = |log| counted(before.iter().copied().chain([log]));
+    let (mut moment, mut stopped, mut counted_once) = (0, 0, 0);
+    loop {
+        let shop = Shop::over(story.shop.store.fork());
+        let (store, path, text) = (shop.store.for_reading(), Path::from(format!("logs/{name}")), new.text());
+        let (touches, has_changed) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+        let changed = Arc::clone(&has_changed);
+        shop.store.obey(move |_, _, at| {
+            if at.contains("logs") && touches.fetch_add(1, Ordering::SeqCst) == moment {
+                changed.store(true, Ordering::SeqCst);
+                let written = store.write(&path, text.clone().into(), PutMode::Overwrite);
+                futures::executor::block_on(written).unwrap();
+            }
+            Fate::Served
+        });
+        let code = shop.code(&run());
+        shop.store.recover();
+        if !has_changed.load(Ordering::SeqCst) {
+            break;
+        }
+        let at = format!("seed {}, before operation {moment} on the logs, exit {code}", seed());
+        let is_whole = |state| state == says(&old) || state == says(&new);
+        match code {
+            0 => counted_once += 1,
+            75 => stopped += 1,
+            _ => panic!("{at}"),
+        }
+        assert!(
+            if code == 0 { is_whole(shop.state()) } else { shop.state() == counted(before.clone()) },
+            "{at}"
+        );
+        let again = shop.code(&run());
+        assert!([0, 3].contains(&again) && is_whole(shop.state()), "{at}, and then {again}");
+        // What was counted as it was is held, since it says something else now.
+        assert_eq!(again == 3, shop.state() == says(&old), "{at}, and then {again}");
+        moment += 1;
+    }
+    assert!(stopped > 0 && counted_once > 0, "{stopped} stopped, {counted_once} counted");
+    share.say(&format!(
+        "written anew at {moment} moments: {stopped} runs stopped, {counted_once} counted it whole"
     ));
 }
