@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use local::SyncedLocal;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -177,38 +177,35 @@ impl Place {
         bytes.await.or_else(|e| self.fail(e))
     }
 
-    /// Writes an object under a name that nobody has used. Errors when there is one already.
+    /// Writes an object under a name that nobody has used. Errors when there is another one already.
     pub fn create(&self, bytes: Bytes) -> Result<()> {
-        let mode = PutOptions::from(PutMode::Create);
-        let mut conflicts = 0;
-        loop {
-            match wait(self.store.put_opts(&self.path, bytes.clone().into(), mode.clone())) {
-                Err(object_store::Error::AlreadyExists { .. }) => match self.holds(&bytes) {
-                    // Our own put may have landed with its answer lost, and been sent again.
-                    Ok(true) => return Ok(()),
-                    Err(error) if error.kind == Kind::Temporary && conflicts < CONFLICTS_MAX => {
-                        conflicts += 1
-                    }
-                    Ok(false) => return Err(Error::invariant("the name is taken").at(&self.shown)),
-                    Err(error) => return Err(error),
-                },
-                Err(error) => return Err(Error::from(error).at(&self.shown)),
-                Ok(_) => return Ok(()),
+        match self.create_or_read(&bytes).map_err(|e| e.at(&self.shown))? {
+            Some(held) if held != bytes => {
+                let error =
+                    Error::new(Kind::Temporary, "an object of this name is there and says something else");
+                Err(error.at(&self.shown))
             }
+            // Our own put may have landed with its answer lost, and been sent again.
+            _ => Ok(()),
         }
     }
 
-    /// Whether the object says this. A store that calls a create a conflict, and holds nothing, is for
-    /// another try.
-    fn holds(&self, bytes: &Bytes) -> Result<bool> {
-        match self.read() {
-            Ok(held) => Ok(held == bytes),
-            Err(error) if error.kind == Kind::NotFound => {
-                let what = "the store refused to create it and does not hold it";
-                Err(Error::new(Kind::Temporary, what).at(&self.shown).advise("run again"))
+    /// Creates the object; where one is there already, what it says. A conflict with nothing is tried
+    /// again.
+    fn create_or_read(&self, bytes: &Bytes) -> Result<Option<Bytes>> {
+        for _ in 0..=CONFLICTS_MAX {
+            match wait(self.store.put_opts(&self.path, bytes.clone().into(), PutMode::Create.into())) {
+                Ok(_) => return Ok(None),
+                Err(object_store::Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error),
+            match self.read() {
+                Err(error) if error.kind == Kind::NotFound => {}
+                read => return read.map(Some),
+            }
         }
+        let what = "the store refused to create an object that it does not hold";
+        Err(Error::new(Kind::Temporary, what).advise("run again"))
     }
 
     /// The place of an object that was listed below this one.
@@ -261,46 +258,24 @@ pub fn probe(lake: &Place) -> Result<()> {
         return Ok(());
     }
     let probe = lake.child("_runs/_probe");
-    let create = |body: &'static [u8]| {
-        let mode = PutOptions::from(PutMode::Create);
-        wait(probe.store.put_opts(&probe.path, Bytes::from_static(body).into(), mode))
-    };
+    let create = |body: &Bytes| probe.create_or_read(body).map_err(|e| cannot_write(e).at(&lake.shown));
     let unfit = |what: &str| Error::unfit(what).at(&lake.shown).advise("use another store for the lake");
-    let mut conflicts = 0;
-    // Whatever an earlier run has left there must stay.
-    let before = loop {
-        match create(b"first") {
-            // Two runs may probe at the same time.
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(cannot_write(error).at(&lake.shown)),
-        }
-        match probe.read() {
-            Err(error) if error.kind == Kind::NotFound && conflicts < CONFLICTS_MAX => conflicts += 1,
-            Err(error) if error.kind == Kind::NotFound => {
-                let what = "the store refused to create an object that it does not hold";
-                return Err(Error::new(Kind::Temporary, what).at(&lake.shown).advise("run again"));
-            }
-            read => break read?,
-        }
-    };
-    match create(b"second") {
-        Err(object_store::Error::AlreadyExists { .. }) => {}
-        Err(error) => return Err(cannot_write(error).at(&lake.shown)),
-        Ok(_) => return Err(unfit("the store overwrites an object that is created twice")),
-    }
-    match probe.read()? == before {
-        true => Ok(()),
-        false => Err(unfit("the store does not give back what was created first")),
+    let first = Bytes::from_static(b"first");
+    // Whatever an earlier run has left there must stay; two runs may probe at the same time.
+    let before = create(&first)?.unwrap_or(first);
+    match create(&Bytes::from_static(b"second"))? {
+        None => Err(unfit("the store overwrites an object that is created twice")),
+        Some(held) if held != before => Err(unfit("the store does not give back what was created first")),
+        Some(_) => Ok(()),
     }
 }
 
 /// A store that cannot even be written is a matter for its owner, not for another try.
-fn cannot_write(error: object_store::Error) -> Error {
-    let error = Error::from(error);
-    match error.kind {
-        Kind::NotFound => Error::new(Kind::Unfit, error.to_string()),
-        _ => error,
+fn cannot_write(mut error: Error) -> Error {
+    if error.kind == Kind::NotFound {
+        error.kind = Kind::Unfit;
     }
+    error
 }
 
 #[cfg(test)]

@@ -131,10 +131,7 @@ impl Simulation {
             });
             figures.disturbed += 1;
         }
-        let (code, said) = match self.shop.run(wish) {
-            Ok((_, code)) => (code, String::new()),
-            Err(error) => (error.kind.exit_code(), error.to_string()),
-        };
+        let (code, said) = self.shop.run(wish);
         self.shop.store.recover();
         self.judge(code, &said, &before, &after, is_overtaken);
         if self.one_in(2) {

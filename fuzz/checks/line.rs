@@ -33,8 +33,8 @@ const SELLERS: [(&str, &str); 5] = [
     ("TESCO", "health"),
 ];
 
-/// User, seller, category, and the transaction that is meant: when in London, and over how much.
-/// A user, a seller, a category, and the one transaction (micros, cents) that it is for.
+/// A user, a seller, a category, and the one transaction that is meant: when in London (microseconds), and
+/// over how many cents.
 type Choosing = (u64, &'static str, &'static str, Option<(i64, i64)>);
 
 const CHOICES: [Choosing; 3] = [

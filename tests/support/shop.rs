@@ -13,12 +13,11 @@ use object_store::PutMode;
 use object_store::path::Path;
 use pennymill::audit;
 use pennymill::engine::local::Tuning;
-use pennymill::error::{Kind, Result};
+use pennymill::error::Kind;
 use pennymill::gc;
 use pennymill::job::cli::{AuditArgs, GcArgs, ScoreForm};
 use pennymill::job::spec::Spec;
 use pennymill::output::lake::Lake;
-use pennymill::report::Report;
 use pennymill::run::{Asked, publish};
 use pennymill::store::{mount, wait};
 use std::fmt::Write;
@@ -153,12 +152,13 @@ impl Shop {
     }
 
     /// Runs within this process, with one thread, so that operations come in the same order each time.
-    pub fn run(&self, wish: &Wish) -> Result<(Option<Report>, u8)> {
-        match wish {
-            Wish::Run(asked) => publish(&self.spec, asked, &Tuning::new(1, 1 << 28))
-                .map(|(report, code)| (Some(report), code)),
-            Wish::CleanUp => gc::run(&GcArgs { lake: LAKE.into(), dry_run: false }).map(|_| (None, 0)),
-        }
+    /// Out: its exit code as a shell sees it, and what it says of a failure.
+    pub fn run(&self, wish: &Wish) -> (u8, String) {
+        let code = match wish {
+            Wish::Run(asked) => publish(&self.spec, asked, &Tuning::new(1, 1 << 28)).map(|(_, code)| code),
+            Wish::CleanUp => gc::run(&GcArgs { lake: LAKE.into(), dry_run: false }).map(|_| 0),
+        };
+        code.map_or_else(|error| (error.kind.exit_code(), error.to_string()), |code| (code, String::new()))
     }
 
     /// Another writer, who runs on a thread of its own. Out: its exit code.
@@ -168,9 +168,8 @@ impl Shop {
         move || shop.code(&wish)
     }
 
-    /// As a shell sees it.
     pub fn code(&self, wish: &Wish) -> u8 {
-        self.run(wish).map_or_else(|error| error.kind.exit_code(), |(_, code)| code)
+        self.run(wish).0
     }
 
     pub fn state(&self) -> State {
