@@ -26,10 +26,7 @@ const SECTION: &str = "[bench]";
 /// Generates, runs once to warm up, and then as often as the job says.
 pub fn run(spec: &Spec, publish: Publish) -> Result<BenchReport> {
     let folder = tempfile::Builder::new().prefix("pennymill-bench-").tempdir();
-    let folder = folder.map_err(|e| {
-        let error = Error::from(e).at(std::env::temp_dir().display());
-        error.advise("name another temporary folder in TMPDIR")
-    })?;
+    let folder = folder.map_err(Error::temporary_folder)?;
     let (data, lake) = (folder.path().join("made"), folder.path().join("lake"));
     let made = generate::generate(&options(spec, &data)).map_err(|e| e.at(SECTION))?;
     let job = spending(spec, &data, &lake);

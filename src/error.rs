@@ -72,6 +72,12 @@ impl Error {
         Error::new(Kind::Invariant, what).advise("nothing was published; please report this as a bug")
     }
 
+    /// The temporary folder is full, missing or broken: for its owner to mend.
+    pub fn temporary_folder(error: std::io::Error) -> Error {
+        let error = Error::new(Kind::CannotWrite, error.to_string()).at(std::env::temp_dir().display());
+        error.advise("make room there, or name another temporary folder in TMPDIR")
+    }
+
     /// Names the place: an object or file, with line and column where known (`a.tsv:3:7`).
     /// An inner place, which is more precise, is kept.
     pub fn at(mut self, place: impl fmt::Display) -> Error {

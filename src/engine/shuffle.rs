@@ -59,10 +59,10 @@ impl Shuffle {
         self.held_bytes.fetch_sub(chunks.iter().map(Chunk::held_bytes).sum(), Ordering::Relaxed);
         let mut spill = self.spill.lock().expect("no thread panics in here");
         if let Some(failure) = spill.failure.take() {
-            return Err(Error::from(failure).at("spill file").advise("make room in the temporary folder"));
+            return Err(Error::temporary_folder(failure));
         }
         for spilled in slot.spilled {
-            let read = spill.read(spilled).map_err(|e| Error::from(e).at("spill file"))?;
+            let read = spill.read(spilled).map_err(Error::temporary_folder)?;
             chunks.extend(read.into_iter().filter(|chunk| chunk.rows() > 0));
         }
         Ok(chunks)
