@@ -29,8 +29,24 @@ use whole::WholeReads;
 /// The program's one runtime, which drives the stores' futures.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let build = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    RUNTIME.get_or_init(|| build().expect("the system lets us start threads"))
+    RUNTIME.get_or_init(|| {
+        let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = built.expect("the system lets us start threads");
+        #[cfg(unix)]
+        runtime.block_on(async { outlive_file_limits() });
+        runtime
+    })
+}
+
+/// A file that comes to the limit of its process is an error of that write, as on a full disk, and not the
+/// end of the process: once the signal has a handler, the write fails instead.
+#[cfg(unix)]
+fn outlive_file_limits() {
+    use tokio::signal::unix::{SignalKind, signal};
+    /// As Linux and macOS count signals.
+    const SIGXFSZ: i32 = 25;
+    // Where it cannot be handled, the limit ends the process, which is safe as well.
+    let _ = signal(SignalKind::from_raw(SIGXFSZ));
 }
 
 /// Waits for a future of a store. Never call it from async code.
