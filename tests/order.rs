@@ -67,8 +67,8 @@ fn calls(trace: &str) -> Vec<Call> {
     calls
 }
 
-/// The names made in a lake, and the commits among them. Errors: a name made before what it names was
-/// synced, or a commit made before all earlier names were.
+/// The names made in a lake, and the commits among them. Errors: a name made before what it names or its
+/// folder's name was synced, or a commit made before all earlier names were.
 fn order(calls: &[Call], lake: &str) -> Result<(usize, usize), String> {
     let mut names: Vec<&Call> = Vec::new();
     for call in calls.iter().filter(|call| !call.is_sync()) {
@@ -83,6 +83,13 @@ fn order(calls: &[Call], lake: &str) -> Result<(usize, usize), String> {
         let is_synced = calls.iter().any(|sync| sync.syncs(staged) && sync.end < call.begin);
         if !call.name.starts_with("mkdir") && !is_synced {
             return Err(format!("{path} has its name before it is synced"));
+        }
+        // The folder may be one that a dead run has made and not synced.
+        let made = calls.iter().find(|made| made.name.starts_with("mkdir") && made.paths[0] == call.folder());
+        let above = call.folder().rsplit_once('/').map_or("/", |(above, _)| above);
+        let is_found = |sync: &Call| made.is_none_or(|made| sync.begin > made.end) && sync.end < call.begin;
+        if !calls.iter().any(|sync| sync.syncs(above) && is_found(sync)) {
+            return Err(format!("{path} has its name before its folder's is synced"));
         }
         names.push(call);
     }

@@ -1,7 +1,7 @@
 //! Local files as an object store that keeps what it says it has written.
 //!
-//! In: objects. Out: files. Invariant: every object is synced before it gets its name, and its name
-//! before the put returns; without both, a power cut leaves commits gone or empty.
+//! In: objects. Out: files. Invariant: every object is synced before it gets its name, and its name and
+//! its folder's before the put returns; without all of it, a power cut leaves commits gone or empty.
 
 use crate::planted::Bug;
 use bytes::Bytes;
@@ -12,10 +12,12 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
 };
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The local file system, synced.
 #[derive(Debug, Default)]
@@ -66,18 +68,38 @@ fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io:
     if Bug::SyncFailureIgnored.is_planted() { Ok(()) } else { synced }
 }
 
-/// Creates what is missing, from the top, and syncs each new name.
+/// Folders whose names this process has synced.
+static SYNCED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn synced() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    SYNCED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Creates what is missing, from the top, and syncs each new name. A folder that is there may be that of a
+/// run which died before it had synced its name, or is about to; what is above it was synced before it
+/// was made.
 fn create_synced_directory(directory: &std::path::Path) -> std::io::Result<()> {
-    if directory.is_dir() {
+    let is_there = directory.is_dir();
+    if is_there && synced().contains(directory) {
         return Ok(());
     }
-    let parent = directory.parent().ok_or(std::io::ErrorKind::NotFound)?;
-    create_synced_directory(parent)?;
-    match std::fs::create_dir(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        result => result?,
+    let Some(parent) = directory.parent() else {
+        return if is_there { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) };
+    };
+    if !is_there {
+        create_synced_directory(parent)?;
+        match std::fs::create_dir(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
     }
-    File::open(parent)?.sync_all()
+    match File::open(parent) {
+        // Nobody who may not look into a folder has made something in it.
+        Err(error) if is_there && error.kind() == std::io::ErrorKind::PermissionDenied => {}
+        opened => opened?.sync_all()?,
+    }
+    synced().insert(directory.to_path_buf());
+    Ok(())
 }
 
 async fn put_in_background(
