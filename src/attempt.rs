@@ -303,9 +303,9 @@ impl Attempt<'_> {
     ) -> Result<Manifest> {
         let run_id = &read.run_id;
         let news = read.kept.iter().filter(|(object, _)| wish.is_news(&object.name));
-        let rejects: Vec<(&str, &[_])> =
-            news.clone().map(|(object, outcome)| (object.name.as_str(), &outcome.rejects[..])).collect();
-        let rejected: u64 = rejects.iter().map(|(_, rejects)| rejects.len() as u64).sum();
+        let rejected: u64 = news.clone().map(|(_, outcome)| outcome.rejected_rows()).sum();
+        let names = news.clone().map(|(object, _)| object.name.as_str());
+        let rejects = names.flat_map(|name| read.mapped.rejects.of(name).map(move |some| (name, some)));
         let samples: Vec<(&str, &LineSample)> =
             news.map(|(object, outcome)| (object.name.as_str(), &outcome.sample)).collect();
         let record = |name: &str, bytes, rows: u64| {
@@ -332,7 +332,7 @@ impl Attempt<'_> {
             rejects: match rejected {
                 0 => None,
                 _ if Bug::RejectsNotWritten.is_planted() => None,
-                _ => Some(record("rejects.parquet", rejects::to_parquet(&rejects)?, rejected)?),
+                _ => Some(record("rejects.parquet", rejects::to_parquet(rejects, rejected)?, rejected)?),
             },
             line_samples: match samples.is_empty() {
                 true => None,

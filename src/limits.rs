@@ -36,8 +36,11 @@ pub const CHUNK_ROWS: usize = 1024;
 /// Decompressed bytes per compressed byte, looked at after the first mebibyte.
 pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
 
-/// What the rejects of one object may take in memory; an object with more is held.
+/// What the rejects of one object may take; an object with more is held.
 pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// What the rejects of one worker may take before they are put aside.
+pub const REJECT_BYTES_AT_ONCE: u64 = 1024 * 1024;
 
 /// Lines of one object that a run remembers to tell overlaps by, and lines of all that it reads.
 pub const LINE_SAMPLE: u64 = 16 * 1024;

@@ -275,6 +275,39 @@ fn a_line_without_an_end_costs_no_memory_and_is_one_reject() {
     say(&format!("two lines of {} MiB, {} MiB of memory", line_bytes >> 20, peak_bytes >> 20));
 }
 
+/// More rejects than a run may hold in memory, a few long lines and many short ones, plain and packed.
+#[test]
+fn rejects_without_number_cost_no_memory_and_come_back_as_they_stood() {
+    let (scratch, mut numbers) = (Scratch::new(), Numbers(seed()));
+    let mut expected = Vec::<u8>::new();
+    for object in 0..rounds(6, 60) {
+        let mut bad = Vec::new();
+        while bad.len() < 2 << 20 {
+            let length = if numbers.below(50) == 0 { 30_000 } else { numbers.below(40) };
+            bad.extend((0..length).map(|_| b'a' + numbers.below(26) as u8));
+            bad.extend(b"y\r\n");
+        }
+        expected.extend(&bad);
+        bad.extend(GOOD.replace("1\t2025", &format!("{object}\t2025")).as_bytes());
+        let (name, log) = match object % 2 {
+            0 => (format!("logs/{object:02}.tsv"), bad),
+            _ => (format!("logs/{object:02}.tsv.zst"), zstandard(&bad)),
+        };
+        scratch.write(&name, log);
+    }
+    let objects = rounds(6, 60) as u64;
+    let least = ["--set", "limits.memory=64MiB", "--set", "limits.rejects_max_ratio=1.0"];
+    let said = scratch.run(&least);
+    assert_eq!((said.code, said.json()["rows"]["accepted"].as_u64()), (0, Some(objects)), "{}", said.stderr);
+    let peak = said.json()["peak_memory_bytes"].as_u64().unwrap() >> 20;
+    assert!(peak < 400, "seed {}: {peak} MiB", seed());
+    let (json, lake) = (said.json(), scratch.lake());
+    let rejects = ["rejects", "--run", json["run_id"].as_str().unwrap(), "--lake", lake.to_str().unwrap()];
+    let returned = scratch.pennymill(&rejects).stdout;
+    assert!(returned.as_bytes() == expected, "seed {}: something else comes back", seed());
+    say(&format!("rejects: {} MiB of {objects} objects, {peak} MiB of memory", expected.len() >> 20));
+}
+
 #[test]
 fn a_sum_that_no_decimal_holds_publishes_nothing() {
     let row = |user: u64, minute: u32, amount: &str| {

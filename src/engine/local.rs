@@ -3,10 +3,11 @@
 //! In: the objects to read, the rules, the partitions. Out: an outcome per object, and the
 //! shuffle full of movements.
 //! Invariant: every piece is mapped once; bytes planned are bytes read, or the run stops; outcomes
-//! do not depend on who took what.
+//! and rejects do not depend on who took what.
 
 use super::feed::{Feed, Given, PieceId, Task};
 use super::read::scan;
+use super::rejects::Rejects;
 use super::sample::partition_by_sample;
 use super::shuffle::Shuffle;
 use crate::error::{Error, Result};
@@ -19,7 +20,7 @@ use crate::kernel::line_sample;
 use crate::kernel::memo::{Known, MemoCounts};
 use crate::kernel::partition::Partitioner;
 use crate::kernel::scan::Block;
-use crate::limits::{READ_BYTES, REJECT_BYTES_MAX, SPLIT_BYTES};
+use crate::limits::{READ_BYTES, REJECT_BYTES_AT_ONCE, REJECT_BYTES_MAX, SPLIT_BYTES};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +54,11 @@ impl Tuning {
     fn shuffle_bytes(&self) -> u64 {
         self.memory_bytes / 2
     }
+
+    /// What rejects may take of it.
+    fn reject_bytes(&self) -> u64 {
+        self.memory_bytes / 16
+    }
 }
 
 /// What an object came to: its counts, or why it cannot be read to its end.
@@ -61,6 +67,7 @@ pub type ObjectOutcome = Result<Outcome, String>;
 pub struct Mapped {
     /// In the order of the objects.
     pub outcomes: Vec<ObjectOutcome>,
+    pub rejects: Rejects,
     pub shuffle: Shuffle,
     pub partitioner: Partitioner,
     /// How often workers knew a seller. The only figure that depends on who took what.
@@ -102,6 +109,7 @@ struct Work<'a, R> {
     feed: Feed,
     /// By object: how closely its lines are remembered.
     levels: Vec<u32>,
+    rejects: &'a Rejects,
     /// By object.
     reject_bytes: Vec<AtomicU64>,
     mapped: Mutex<BySplit>,
@@ -134,6 +142,7 @@ pub fn map<R: Record>(
     let splits = splits(objects, tuning.split_bytes);
     let partitioner = partition_by_sample(objects, rules.zone, categorizer.categories())?;
     let shuffle = Shuffle::new(partitioner.count(), tuning.shuffle_bytes());
+    let mut rejects = Rejects::new(tuning.reject_bytes());
     let pool = tuning.pool()?;
     let known = Known::new(categorizer);
     let work = Work {
@@ -148,6 +157,7 @@ pub fn map<R: Record>(
         on_read,
         feed: Feed::new(splits.len(), pool.current_num_threads()),
         levels: levels(objects),
+        rejects: &rejects,
         reject_bytes: objects.iter().map(|_| AtomicU64::new(0)).collect(),
         mapped: Mutex::default(),
         memo: Mutex::default(),
@@ -160,8 +170,8 @@ pub fn map<R: Record>(
     // An object that changed underneath explains bytes that do not add up, so it is asked first.
     objects.iter().try_for_each(LogObject::still_as_planned)?;
     let reject_bytes = work.reject_bytes.into_iter().map(AtomicU64::into_inner).collect::<Vec<_>>();
-    let outcomes = by_object(objects, &splits, mapped, &reject_bytes)?;
-    Ok(Mapped { outcomes, shuffle, partitioner, memo })
+    let outcomes = by_object(objects, &splits, mapped, &reject_bytes, &mut rejects)?;
+    Ok(Mapped { outcomes, rejects, shuffle, partitioner, memo })
 }
 
 impl<'a, R: Record> Work<'a, R> {
@@ -198,13 +208,14 @@ impl<'a, R: Record> Work<'a, R> {
 
     /// A stretch of a plain object is one piece.
     fn map_stretch(&self, index: usize, worker: &mut MapWorker<'a>) -> Result<Result<(), String>> {
-        let split = self.splits[index];
-        let mut mapper = self.start(split.object, worker);
+        let (split, id) = (self.splits[index], PieceId { split: index, sequence: 0 });
+        let (mut mapper, mut done) = (self.start(split.object, worker), Ok(()));
         let read = scan(&self.objects[split.object], split, self.tuning.read_bytes, |block, bytes| {
-            self.map_block(split, &mut mapper, block, bytes);
-            self.goes_on(split)
+            done = self.map_block(id, &mut mapper, block, bytes);
+            done.is_ok() && self.goes_on(split)
         })?;
-        self.keep(PieceId { split: index, sequence: 0 }, mapper)?;
+        done?;
+        self.keep(id, mapper)?;
         Ok(read)
     }
 
@@ -228,7 +239,7 @@ impl<'a, R: Record> Work<'a, R> {
     fn map_piece(&self, id: PieceId, block: Block, worker: &mut MapWorker<'a>) -> Result<()> {
         let mut mapper = self.start(self.splits[id.split].object, worker);
         // Its bytes were told when they were read.
-        self.map_block(self.splits[id.split], &mut mapper, block, 0);
+        self.map_block(id, &mut mapper, block, 0)?;
         self.keep(id, mapper)
     }
 
@@ -236,16 +247,25 @@ impl<'a, R: Record> Work<'a, R> {
         Mapper::new(self.rules, worker, self.record.start(), self.levels[object])
     }
 
-    fn map_block(&self, split: Split, mapper: &mut PieceMapper<'_, 'a, R>, block: Block, bytes: u64) {
+    fn map_block(
+        &self,
+        id: PieceId,
+        mapper: &mut PieceMapper<'_, 'a, R>,
+        block: Block,
+        bytes: u64,
+    ) -> Result<()> {
         let (reject_bytes, lines) = (mapper.reject_bytes(), mapper.lines());
         mapper.map(block);
         (self.on_read)(bytes, mapper.lines() - lines);
         let more = mapper.reject_bytes() - reject_bytes;
-        self.reject_bytes[split.object].fetch_add(more, Ordering::Relaxed);
+        self.reject_bytes[self.splits[id.split].object].fetch_add(more, Ordering::Relaxed);
+        let rejects = mapper.take_rejects(REJECT_BYTES_AT_ONCE);
+        rejects.map_or(Ok(()), |rejects| self.rejects.keep(id, rejects))
     }
 
     fn keep(&self, id: PieceId, mapper: PieceMapper<'_, 'a, R>) -> Result<()> {
-        let (outcome, recorder) = mapper.finish();
+        let (mut outcome, recorder) = mapper.finish();
+        self.rejects.keep(id, std::mem::take(&mut outcome.rejects))?;
         self.record.finish(self.splits[id.split], id, outcome.lines, recorder)?;
         self.mapped.lock().expect("no thread panics in here").outcomes.insert(id, outcome);
         Ok(())
@@ -279,6 +299,7 @@ fn by_object(
     splits: &[Split],
     mapped: BySplit,
     reject_bytes: &[u64],
+    rejects: &mut Rejects,
 ) -> Result<Vec<ObjectOutcome>> {
     let mut outcomes: Vec<ObjectOutcome> = vec![Ok(Outcome::default()); objects.len()];
     let (mut ends, mut pieces) = (mapped.ends, mapped.outcomes.into_iter().peekable());
@@ -291,6 +312,7 @@ fn by_object(
             }
             count += 1;
             if let Ok(sum) = sum {
+                rejects.place(&objects[split.object].name, id, sum.lines);
                 sum.append(outcome);
             }
         }

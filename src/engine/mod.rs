@@ -16,6 +16,7 @@ pub mod raw;
 pub mod read;
 pub mod recommending;
 pub mod reduce;
+pub mod rejects;
 pub mod rows;
 pub mod sample;
 pub mod settle;

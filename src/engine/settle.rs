@@ -5,6 +5,7 @@
 //! names come before; never on the order of reading.
 
 use super::local::ObjectOutcome;
+use crate::domain::transaction::Refusal;
 use crate::input::ledger::Ledger;
 use crate::input::plan::{LogObject, above_limit, second_delivery, too_many_rejects};
 use crate::kernel::fused::Outcome;
@@ -60,10 +61,8 @@ fn judge<'s>(outcome: &Outcome, limit: i64, said: &HashMap<String, &'s str>) -> 
     let rejected = outcome.rejected_rows();
     if above_limit(rejected, outcome.lines, limit) {
         let mut reason = too_many_rejects(rejected, outcome.lines);
-        if let Some(first) = outcome.rejects.first() {
-            let (line, column) = (first.line + 1, first.refusal.column);
-            reason +=
-                &format!("; the first is {} at line {line}, column {column}", first.refusal.reason.name());
+        if let Some((line, Refusal { reason: first, column })) = outcome.first_reject {
+            reason += &format!("; the first is {} at line {}, column {column}", first.name(), line + 1);
         }
         return Judged::Refused(reason);
     }

@@ -32,6 +32,12 @@ pub struct Reject {
     pub raw: Vec<u8>,
 }
 
+impl Reject {
+    pub fn held_bytes(&self) -> u64 {
+        (self.raw.len() + size_of::<Reject>()) as u64
+    }
+}
+
 /// Accepted rows and their cents in one month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MonthShare {
@@ -79,6 +85,9 @@ pub struct Outcome {
     pub sample: LineSample,
     pub by_source: [u64; CategorySource::ALL.len()],
     pub by_month: BTreeMap<Month, MonthShare>,
+    /// The line of the first reject, and why it is one.
+    pub first_reject: Option<(u64, Refusal)>,
+    /// Those that were not taken.
     pub rejects: Vec<Reject>,
 }
 
@@ -96,6 +105,8 @@ impl Outcome {
         let lines_before = self.lines;
         self.add_counts(&next);
         self.sample.append(next.sample);
+        let first = next.first_reject.map(|(line, refusal)| (line + lines_before, refusal));
+        self.first_reject = self.first_reject.or(first);
         self.rejects.extend(next.rejects.into_iter().map(|r| Reject { line: r.line + lines_before, ..r }));
     }
 
@@ -159,7 +170,9 @@ pub struct Mapper<'w, 'a, S, R> {
     outcome: Outcome,
     /// Shares by month index, added to the outcome at the end.
     shares: Vec<MonthShare>,
+    /// All that its rejects took, taken or not.
     reject_bytes: u64,
+    untaken_reject_bytes: u64,
 }
 
 /// While a batch of rows is categorized, the next is parsed already, and what the memo knows of
@@ -178,7 +191,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R, level: u32) -> Self {
         let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
         let outcome = Outcome { sample: LineSample::new(level), ..Outcome::default() };
-        Mapper { rules, worker, recorder, outcome, shares, reject_bytes: 0 }
+        Mapper { rules, worker, recorder, outcome, shares, reject_bytes: 0, untaken_reject_bytes: 0 }
     }
 
     /// All lines so far.
@@ -186,9 +199,17 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         self.outcome.lines
     }
 
-    /// What the rejects so far take in memory.
+    /// What the rejects so far took in memory.
     pub fn reject_bytes(&self) -> u64 {
         self.reject_bytes
+    }
+
+    /// The rejects since they were last taken, if they take more memory than this.
+    pub fn take_rejects(&mut self, above_bytes: u64) -> Option<Vec<Reject>> {
+        (self.untaken_reject_bytes > above_bytes).then(|| {
+            self.untaken_reject_bytes = 0;
+            std::mem::take(&mut self.outcome.rejects)
+        })
     }
 
     pub fn map(&mut self, block: Block) {
@@ -292,8 +313,11 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
 
     fn reject_at(&mut self, line: u64, byte_offset: u64, refusal: Refusal, raw: &[u8]) {
         self.outcome.rejected[refusal.reason as usize] += 1;
-        self.reject_bytes += (raw.len() + size_of::<Reject>()) as u64;
-        self.outcome.rejects.push(Reject { line, byte_offset, refusal, raw: raw.to_vec() });
+        let reject = Reject { line, byte_offset, refusal, raw: raw.to_vec() };
+        self.reject_bytes += reject.held_bytes();
+        self.untaken_reject_bytes += reject.held_bytes();
+        self.outcome.first_reject.get_or_insert((line, refusal));
+        self.outcome.rejects.push(reject);
     }
 
     /// The counts, and what the recorder saw.

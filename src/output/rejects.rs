@@ -1,6 +1,6 @@
 //! The rejects of a run: every refused line with its place, reason and raw bytes.
 //!
-//! In: rejects of the counted objects. Out: one Parquet object.
+//! In: rejects of the counted objects, some at a time. Out: one Parquet object.
 //! Invariant: one row per rejected line, in the order of objects and lines; `raw` is the line as
 //! it stood, its end included.
 
@@ -9,8 +9,10 @@ use crate::error::{Error, Result};
 use crate::kernel::fused::Reject;
 use crate::schema;
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use std::sync::Arc;
 
 /// The rejected lines of what [`to_parquet`] has written, as they stood.
@@ -27,21 +29,34 @@ pub fn raw_lines(bytes: Bytes) -> Result<Vec<Vec<u8>>> {
     Ok(lines)
 }
 
-/// `objects` are (name, rejects).
-pub fn to_parquet(objects: &[(&str, &[Reject])]) -> Result<Bytes> {
-    let mut all: Vec<(&str, &Reject)> = Vec::new();
-    for (name, rejects) in objects {
-        all.extend(rejects.iter().map(|reject| (*name, reject)));
+/// `rejects` are (object, rejects of it). Errors: they cannot be read, or are not so many.
+pub fn to_parquet<'a>(
+    rejects: impl Iterator<Item = (&'a str, Result<Vec<Reject>>)>,
+    rejected_rows: u64,
+) -> Result<Bytes> {
+    let (schema, mut rows) = (schema::rejects(), 0);
+    let batches = rejects.map(|(name, rejects)| {
+        let rejects = rejects?;
+        rows += rejects.len() as u64;
+        batch(&schema, name, &rejects)
+    });
+    let options = ArrowWriterOptions::new().with_properties(schema::writer_properties().build());
+    let bytes = part::encode_as(options, &schema, batches)?;
+    match rows == rejected_rows {
+        true => Ok(bytes),
+        false => Err(Error::invariant(format!("{rejected_rows} rows were rejected and {rows} are kept"))),
     }
+}
+
+fn batch(schema: &SchemaRef, name: &str, rejects: &[Reject]) -> Result<RecordBatch> {
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(all.iter().map(|(name, _)| *name))),
-        Arc::new(Int64Array::from_iter_values(all.iter().map(|(_, reject)| reject.line as i64 + 1))),
-        Arc::new(Int64Array::from_iter_values(all.iter().map(|(_, reject)| reject.byte_offset as i64))),
-        Arc::new(Int32Array::from_iter_values(all.iter().map(|(_, reject)| reject.refusal.column as i32))),
-        Arc::new(StringArray::from_iter_values(all.iter().map(|(_, reject)| reject.refusal.reason.name()))),
-        Arc::new(BinaryArray::from_iter_values(all.iter().map(|(_, reject)| &reject.raw))),
+        Arc::new(StringArray::from_iter_values(rejects.iter().map(|_| name))),
+        Arc::new(Int64Array::from_iter_values(rejects.iter().map(|reject| reject.line as i64 + 1))),
+        Arc::new(Int64Array::from_iter_values(rejects.iter().map(|reject| reject.byte_offset as i64))),
+        Arc::new(Int32Array::from_iter_values(rejects.iter().map(|reject| reject.refusal.column as i32))),
+        Arc::new(StringArray::from_iter_values(rejects.iter().map(|reject| reject.refusal.reason.name()))),
+        Arc::new(BinaryArray::from_iter_values(rejects.iter().map(|reject| &reject.raw))),
     ];
-    let schema = schema::rejects();
     let batch = RecordBatch::try_new(schema.clone(), columns);
-    part::encode(&schema, &[batch.map_err(|e| Error::invariant(format!("rejects are no table: {e}")))?])
+    batch.map_err(|e| Error::invariant(format!("rejects are no table: {e}")))
 }
