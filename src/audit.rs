@@ -9,6 +9,7 @@ mod raw;
 
 use crate::domain::money::format_cents;
 use crate::domain::month::Month;
+use crate::engine::format::to_line;
 use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result};
 use crate::job::cli::{AuditArgs, ScoreForm};
 use crate::output::lake::{Lake, MONTHLY_SPENDING};
@@ -94,7 +95,7 @@ pub fn run(args: &AuditArgs) -> Result<(String, u8)> {
     };
     let text = match args.report {
         ScoreForm::Human => audit.to_text(args),
-        ScoreForm::Json => serde_json::to_string(&audit).expect("text and numbers are JSON") + "\n",
+        ScoreForm::Json => to_line(&audit),
     };
     Ok((text, code))
 }

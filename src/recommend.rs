@@ -92,7 +92,7 @@ pub fn backtest(spec: &Spec, months: MonthRange, form: ReportForm) -> Result<Str
     let score = of_all(spec, shares(begins), &|_, users| backtest.of(&users))?;
     let score = score.iter().fold(Score::default(), |sum, more| sum.plus(more));
     Ok(match form {
-        ReportForm::Json => backtest_json(&spec.name, months, &score) + "\n",
+        ReportForm::Json => backtest_json(&spec.name, months, &score),
         ReportForm::Human | ReportForm::SmallerIsBetter => backtest_text(&spec.name, months, &score),
     })
 }

@@ -14,6 +14,7 @@ pub use plan::{plan_json, plan_text};
 use crate::domain::category::CategorySource;
 use crate::domain::money::format_cents;
 use crate::domain::transaction::RejectReason;
+use crate::engine::format::to_line;
 use crate::input::gaps::Gap;
 use crate::input::plan::Held;
 use crate::kernel::fused::Outcome;
@@ -197,8 +198,9 @@ impl Report {
         self.held = held.iter().map(input).collect();
     }
 
+    /// One line of JSON.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("text and numbers are JSON")
+        to_line(self)
     }
 
     /// A page of text.

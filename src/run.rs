@@ -66,7 +66,7 @@ pub fn run(args: &RunArgs) -> Result<(String, u8)> {
     let text = match args.report {
         ReportForm::Human => report.to_text(),
         // The last form was refused above.
-        ReportForm::Json | ReportForm::SmallerIsBetter => report.to_json() + "\n",
+        ReportForm::Json | ReportForm::SmallerIsBetter => report.to_json(),
     };
     Ok((text, code))
 }
@@ -235,7 +235,7 @@ fn dry_run(spec: &Spec, form: ReportForm) -> Result<String> {
     let months: Vec<(String, usize)> = months.iter().map(|m| (m.to_string(), parts(m))).collect();
     Ok(match form {
         ReportForm::Human => plan_text(&spec.name, &plan, &months),
-        ReportForm::Json | ReportForm::SmallerIsBetter => plan_json(&spec.name, &plan, &months) + "\n",
+        ReportForm::Json | ReportForm::SmallerIsBetter => plan_json(&spec.name, &plan, &months),
     })
 }
 

@@ -6,6 +6,7 @@
 //! say which categories they accept, over their covered rows.
 
 use crate::domain::category::{Categories, CategorySource};
+use crate::engine::format::to_line;
 use crate::error::Result;
 use crate::input::reference::Reference;
 use crate::input::table_rows::{Refused, Source, for_each_row, optional, required};
@@ -74,7 +75,7 @@ pub fn run(args: &ScoreArgs) -> Result<String> {
         args.map.as_deref().map_or(Ok(HashMap::new()), |map| accepted(map, &reference.categories))?;
     let score = score(&labels, &accepted, &categorizer, &reference.categories, args.top);
     Ok(match args.report {
-        ScoreForm::Json => serde_json::to_string(&score).expect("text and numbers are JSON") + "\n",
+        ScoreForm::Json => to_line(&score),
         ScoreForm::Human => {
             let mut page = String::new();
             // Writing to a string cannot fail.

@@ -5,6 +5,7 @@
 //! Invariant: keys, and the order of the stages, are fixed: keys may be added; none is renamed or
 //! removed.
 
+use crate::engine::format::to_line;
 use crate::error::{Error, Result};
 use crate::generate::Generated;
 use crate::job::cli::ReportForm;
@@ -240,10 +241,6 @@ fn sha256_of_logs(made: &Generated, data: &Path) -> Result<String> {
         copied.map_err(|e| Error::from(e).at(path.display()))?;
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn to_line(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("text and numbers are JSON") + "\n"
 }
 
 /// To the thousandth.

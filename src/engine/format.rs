@@ -8,6 +8,8 @@ mod csv;
 mod json;
 mod table;
 
+pub use json::to_line;
+
 use std::error::Error as Cause;
 use std::fmt;
 use std::io::{BufWriter, ErrorKind, Write};

@@ -7,6 +7,7 @@ use super::grouped;
 use crate::domain::money::format_cents;
 use crate::domain::month::MonthRange;
 use crate::engine::backtest::{Rule, RuleScore, Score, Tally};
+use crate::engine::format::to_line;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -87,5 +88,5 @@ pub fn backtest_json(job: &str, months: MonthRange, score: &Score) -> String {
     for (key, _, rules) in tables(score) {
         object[key] = Value::Array(rules.iter().map(rule).collect());
     }
-    object.to_string()
+    to_line(&object)
 }

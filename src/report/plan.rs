@@ -4,6 +4,7 @@
 //! Invariant: names from a listing stay on their line.
 
 use super::{grouped, printable, size};
+use crate::engine::format::to_line;
 use crate::input::plan::{LogObject, Plan};
 use std::fmt::Write;
 
@@ -60,5 +61,5 @@ pub fn plan_json(job: &str, plan: &Plan, months: &[(String, usize)]) -> String {
         "set_aside": plan.set_aside,
         "months": months,
     });
-    json.to_string()
+    to_line(&json)
 }

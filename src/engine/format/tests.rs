@@ -79,7 +79,7 @@ async fn json_has_every_key_and_exact_numbers() {
     assert_eq!(written(spending(), Format::Json).await, expected);
 }
 
-const HOSTILE: [&str; 16] = [
+const HOSTILE: [&str; 17] = [
     "=cmd|' /C calc'!A0",
     "+1",
     "-2+3",
@@ -94,6 +94,7 @@ const HOSTILE: [&str; 16] = [
     "with \"quotes\"",
     "two\nlines",
     "\u{1b}[31mred\u{1b}[0m",
+    "\u{9b}31mred\u{7f}",
     "\u{202e}abc",
     "",
 ];
@@ -134,6 +135,7 @@ async fn json_of_anything_is_read_back_as_it_was() {
     let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let back: Vec<&str> = rows.iter().map(|row| row["=seller"].as_str().unwrap()).collect();
     assert_eq!(back, HOSTILE);
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "none of it steers a terminal");
 }
 
 #[tokio::test]
