@@ -1,11 +1,12 @@
 //! Logs read from an S3 server, and the lake written to it.
 //!
-//! In: `s3s-fs` in this process, the program in another. Out: the same lake as on local files.
+//! In: `s3s-fs` in this process, the program in another. Out: the same lake as on local files, and its books.
 //! Invariant: the server is real, requests are signed.
 
 use crate::support::s3_server::{environment, serve};
-use crate::support::{Scratch, part_bytes};
+use crate::support::{Scratch, part_bytes, parts};
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn a_lake_on_s3_is_the_lake_on_local_files() {
@@ -61,4 +62,56 @@ fn a_lake_on_s3_is_the_lake_on_local_files() {
     let said = scratch.run(&remote);
     assert_eq!(said.code, 77, "{}", said.stderr);
     assert!(!said.stderr.contains("wrong") && said.stderr.lines().count() == 1, "{}", said.stderr);
+}
+
+#[test]
+fn the_books_of_a_lake_on_s3() {
+    let folder = tempfile::tempdir().unwrap();
+    let bucket = folder.path().join("bucket");
+    std::fs::create_dir_all(bucket.join("logs")).unwrap();
+    let endpoint = serve(folder.path());
+    let scratch = Scratch::new().table("sellers.csv", "seller,category\nShop,groceries\n");
+    let scratch = environment(&endpoint)
+        .iter()
+        .fold(scratch, |scratch, (name, value)| scratch.environment(name, value));
+    let job =
+        ["input.logs=s3://bucket/logs/", "output.lake=s3://bucket/lake/", "limits.rejects_max_ratio=0.9"];
+    let job: Vec<&str> = job.iter().flat_map(|set| ["--set", *set]).collect();
+    for night in 1..4 {
+        let log = format!("{night}\t2025-01-0{night}T10:00:00Z\tShop\t{night}.50\nbad line\t\r\nno end");
+        std::fs::write(bucket.join(format!("logs/{night}.tsv")), log).unwrap();
+        let said = scratch.run(&job);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    let ask = |arguments: &[&str]| scratch.pennymill(&[arguments, &["--lake", "s3://bucket/lake/"]].concat());
+
+    let history = ask(&["history", "--format", "json"]).stdout;
+    let runs: Vec<serde_json::Value> =
+        history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(runs.len(), 4, "{history}");
+    let run = runs[3]["run_id"].as_str().unwrap();
+    assert_eq!(ask(&["rejects", "--run", run]).stdout, "bad line\t\r\nno end");
+    let sql = "select sum(amount) from monthly_spending";
+    let then = ask(&["query", sql, "--as-of", "2", "--format", "csv"]);
+    assert!(then.stdout.ends_with("\n4.00\n"), "{}{}", then.stdout, then.stderr);
+
+    let dead = bucket.join("lake/_runs/01890a5d-ac96-774b-bcce-b302099a8057/manifest.json");
+    std::fs::create_dir_all(dead.parent().unwrap()).unwrap();
+    std::fs::write(&dead, "left").unwrap();
+    assert!(ask(&["gc"]).stdout.contains("nothing to clean up"), "all is young");
+    let aged = Command::new("touch").args(["-d", "10 days ago"]).arg(&dead).status().unwrap();
+    assert!(aged.success());
+    let said = ask(&["gc"]);
+    assert!(said.code == 0 && !dead.exists(), "{}{}", said.stdout, said.stderr);
+
+    let audit = || ask(&["audit", "--share", "1", "--report", "json"]);
+    let said = audit();
+    assert_eq!((said.code, said.json()["recounted"].as_u64()), (0, Some(3)), "{}", said.stderr);
+    let (path, mut bytes) = parts(&bucket.join("lake"), "monthly_spending").remove(0);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(bucket.join("lake/monthly_spending").join(path), bytes).unwrap();
+    let said = audit();
+    assert_eq!(said.code, 70, "{}", said.stdout);
+    assert!(said.stdout.contains("not what was written"), "{}", said.stdout);
 }
