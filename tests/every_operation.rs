@@ -256,10 +256,13 @@ impl Case<'_> {
 #[test]
 fn every_operation_fails_in_every_way() {
     let Some(share) = shares("every_operation::every_operation_fails_in_every_way", 2) else { return };
-    play_all(seed(), share);
+    let cases = rounds(240, 8_640);
+    // Five seeds, if it is for long.
+    (seed()..).take(if cases < 8_640 { 1 } else { 5 }).for_each(|seed| play_some(seed, cases, share));
 }
 
-fn play_all(seed: u64, share: Share) {
+/// Plays so many of a seed's cases.
+fn play_some(seed: u64, cases_max: usize, share: Share) {
     let (nights, mut numbers) = (nights(seed), Numbers(seed));
     let mut cases = Vec::new();
     for night in &nights {
@@ -274,7 +277,7 @@ fn play_all(seed: u64, share: Share) {
     }
     let all = cases.len();
     (1..all).rev().for_each(|last| cases.swap(last, numbers.below(last + 1)));
-    let mine = cases.into_iter().take(rounds(240, all)).skip(share.index).step_by(share.count);
+    let mine = cases.into_iter().take(cases_max).skip(share.index).step_by(share.count);
     let mut played = 0;
     for case in mine {
         case.play(&case.name(seed));
