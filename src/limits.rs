@@ -30,6 +30,10 @@ pub const PARTITIONS_MAX: usize = 1024;
 /// sorting, they stay in a core's cache.
 pub const PARTITION_ROWS_TARGET: u64 = 64 * 1024;
 
+/// Movements of one partition that are added up at once, however many there are of a user who stands in
+/// every row.
+pub const MOVEMENTS_AT_ONCE: usize = 4 * 1024 * 1024;
+
 /// Movements in one chunk of a partition.
 pub const CHUNK_ROWS: usize = 1024;
 

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::input::published::PublishedPart;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, Sums, merge, sum_up};
+use crate::limits::MOVEMENTS_AT_ONCE;
 use crate::planted::Bug;
 use std::collections::BTreeMap;
 
@@ -44,7 +45,14 @@ type Decoded = (Vec<Spend>, GroupTotals);
 impl Reduction<'_> {
     fn sum(&self, partition: usize) -> Result<Sums> {
         let packing = self.mapped.partitioner.packing(partition);
-        sum_up(self.mapped.shuffle.take_partition(partition)?, packing).map_err(overflow)
+        let (shuffle, mut sums) = (&self.mapped.shuffle, Sums::default());
+        let mut slot = shuffle.take_partition(partition)?;
+        loop {
+            match shuffle.take_some(&mut slot, MOVEMENTS_AT_ONCE)? {
+                some if some.is_empty() => return Ok(sums),
+                some => sums = sum_up(some, packing).and_then(|some| sums.plus(some)).map_err(overflow)?,
+            }
+        }
     }
 
     fn decode(&self, part: &PublishedPart) -> Result<Decoded> {

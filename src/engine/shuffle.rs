@@ -1,18 +1,19 @@
 //! Between map and reduce: movements by partition, in memory up to a limit and on disk beyond it.
 //!
-//! In: chunks of a partition from any worker. Out: all chunks of one partition.
+//! In: chunks of a partition from any worker. Out: the chunks of one partition, some at a time.
 //! Invariant: movements in = movements out; chunks held in memory stay within the limit, give or
-//! take one chunk per worker.
+//! take one chunk per worker, and of a partition that outgrows it only some are read back at once.
 
 use crate::error::{Error, Result};
 use crate::kernel::partition::{Chunk, ChunkSink, Movement};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The movements of one partition, as far as they were not taken.
 #[derive(Default)]
-struct Slot {
+pub struct Slot {
     chunks: Vec<Chunk>,
     /// More of this partition, on disk.
     spilled: Vec<Spilled>,
@@ -24,6 +25,21 @@ struct Spilled {
     offset: u64,
     packed: usize,
     wide: usize,
+}
+
+impl Spilled {
+    /// Takes at most so many movements of one kind off the front.
+    fn split_off(&mut self, rows: usize) -> Spilled {
+        let (packed, wide) = (self.packed.min(rows), if self.packed > 0 { 0 } else { self.wide.min(rows) });
+        let taken = Spilled { offset: self.offset, packed, wide };
+        self.offset += taken.size_bytes();
+        (self.packed, self.wide) = (self.packed - packed, self.wide - wide);
+        taken
+    }
+
+    fn size_bytes(&self) -> u64 {
+        (self.packed * size_of::<u64>() + self.wide * size_of::<Movement>()) as u64
+    }
 }
 
 pub struct Shuffle {
@@ -52,17 +68,36 @@ impl Shuffle {
         self.spill.lock().expect("no thread panics in here").written_bytes
     }
 
-    /// All movements of a partition, in no order. Errors: the spill file failed.
-    pub fn take_partition(&self, partition: usize) -> Result<Vec<Chunk>> {
+    /// Takes a partition. Errors: the spill file failed.
+    pub fn take_partition(&self, partition: usize) -> Result<Slot> {
         let slot = std::mem::take(&mut *self.slots[partition].lock().expect("no thread panics in here"));
-        let mut chunks = slot.chunks;
-        self.held_bytes.fetch_sub(chunks.iter().map(Chunk::held_bytes).sum(), Ordering::Relaxed);
-        let mut spill = self.spill.lock().expect("no thread panics in here");
-        if let Some(failure) = spill.failure.take() {
-            return Err(Error::temporary_folder(failure));
+        self.held_bytes.fetch_sub(slot.chunks.iter().map(Chunk::held_bytes).sum(), Ordering::Relaxed);
+        match self.spill.lock().expect("no thread panics in here").failure.take() {
+            Some(failure) => Err(Error::temporary_folder(failure)),
+            None => Ok(slot),
         }
-        for spilled in slot.spilled {
-            let read = spill.read(spilled).map_err(Error::temporary_folder)?;
+    }
+
+    /// Movements of a partition that was taken, in no order, about so many: none when it is empty.
+    /// Errors: the spill file failed.
+    pub fn take_some(&self, slot: &mut Slot, rows_max: usize) -> Result<Vec<Chunk>> {
+        let (mut chunks, mut rows) = (Vec::new(), 0);
+        while rows < rows_max
+            && let Some(chunk) = slot.chunks.pop()
+        {
+            rows += chunk.rows();
+            chunks.push(chunk);
+        }
+        while rows < rows_max
+            && let Some(spilled) = slot.spilled.last_mut()
+        {
+            let some = spilled.split_off(rows_max - rows);
+            if spilled.size_bytes() == 0 {
+                slot.spilled.pop();
+            }
+            let mut spill = self.spill.lock().expect("no thread panics in here");
+            let read = spill.read(some).map_err(Error::temporary_folder)?;
+            rows += some.packed + some.wide;
             chunks.extend(read.into_iter().filter(|chunk| chunk.rows() > 0));
         }
         Ok(chunks)
@@ -90,24 +125,30 @@ impl Shuffle {
     }
 }
 
+/// What is written at once.
+const WRITE_BYTES: usize = 1 << 20;
+
 impl Spill {
     fn write(&mut self, chunks: &[Chunk]) -> std::io::Result<Spilled> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(tempfile::tempfile()?),
         };
-        let (mut packed, mut wide) = (Vec::new(), Vec::new());
-        for chunk in chunks {
-            match chunk {
-                Chunk::Packed(rows) => packed.extend(rows.iter().map(|row| row.to_le_bytes())),
-                Chunk::Wide(rows) => wide.extend(rows.iter().map(|row| row.to_bytes())),
-            }
-        }
         file.seek(SeekFrom::Start(self.written_bytes))?;
-        file.write_all(packed.as_flattened())?;
-        file.write_all(wide.as_flattened())?;
-        let spilled = Spilled { offset: self.written_bytes, packed: packed.len(), wide: wide.len() };
-        self.written_bytes += (packed.as_flattened().len() + wide.as_flattened().len()) as u64;
+        let mut file = BufWriter::with_capacity(WRITE_BYTES, file);
+        let mut spilled = Spilled { offset: self.written_bytes, packed: 0, wide: 0 };
+        for chunk in chunks {
+            let Chunk::Packed(rows) = chunk else { continue };
+            rows.iter().try_for_each(|row| file.write_all(&row.to_le_bytes()))?;
+            spilled.packed += rows.len();
+        }
+        for chunk in chunks {
+            let Chunk::Wide(rows) = chunk else { continue };
+            rows.iter().try_for_each(|row| file.write_all(&row.to_bytes()))?;
+            spilled.wide += rows.len();
+        }
+        file.flush()?;
+        self.written_bytes += spilled.size_bytes();
         Ok(spilled)
     }
 
@@ -139,10 +180,12 @@ mod tests {
     use super::*;
     use crate::domain::category::CategoryId;
     use crate::kernel::partition::{Partitioner, Sample, Scatter};
+    use crate::limits::CHUNK_ROWS;
 
     #[test]
     fn what_goes_in_comes_out_with_and_without_spilling() {
-        for limit_bytes in [0, 20_000, u64::MAX] {
+        for (limit_bytes, rows_max) in [(0, 1), (0, 100), (20_000, 700), (20_000, 1 << 20), (u64::MAX, 1500)]
+        {
             let mut sample = Sample::default();
             (0..100).for_each(|user| sample.add(user, 1));
             let partitioner = Partitioner::from_sample(sample, 7, 3);
@@ -167,12 +210,22 @@ mod tests {
             assert_eq!(shuffle.spilled_bytes() > 0, limit_bytes < u64::MAX);
             let of_partition = |partition: usize| {
                 let (packing, base) = partitioner.packing(partition).unwrap();
-                let chunks = shuffle.take_partition(partition).unwrap();
-                let unpacked = chunks.into_iter().map(move |chunk| match chunk {
-                    Chunk::Packed(rows) => rows.into_iter().map(|row| packing.unpack(base, row)).collect(),
-                    Chunk::Wide(rows) => rows,
-                });
-                unpacked.flatten().collect::<Vec<Movement>>()
+                let mut slot = shuffle.take_partition(partition).unwrap();
+                let mut all = Vec::new();
+                loop {
+                    let chunks = shuffle.take_some(&mut slot, rows_max).unwrap();
+                    let rows: usize = chunks.iter().map(Chunk::rows).sum();
+                    assert!(rows < rows_max + CHUNK_ROWS, "{rows} rows at once");
+                    all.extend(chunks.into_iter().flat_map(|chunk| match chunk {
+                        Chunk::Packed(rows) => {
+                            rows.into_iter().map(|row| packing.unpack(base, row)).collect()
+                        }
+                        Chunk::Wide(rows) => rows,
+                    }));
+                    if rows == 0 {
+                        return all;
+                    }
+                }
             };
             let mut all: Vec<Movement> = (0..7).flat_map(of_partition).collect();
             let mut expected: Vec<Movement> = (0..3u64)

@@ -81,8 +81,8 @@ impl Sums {
         Ok(sums)
     }
 
-    /// The sums of both.
-    fn plus(mut self, other: Sums) -> Result<Sums, Overflow> {
+    /// The sums of both. Errors: one of them leaves its range.
+    pub fn plus(mut self, other: Sums) -> Result<Sums, Overflow> {
         self.rows += other.rows;
         self.positive_cents += other.positive_cents;
         self.negative_cents += other.negative_cents;
