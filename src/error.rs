@@ -74,6 +74,10 @@ impl Error {
 
     /// The temporary folder is full, missing or broken: for its owner to mend.
     pub fn temporary_folder(error: std::io::Error) -> Error {
+        if let std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData = error.kind() {
+            return Error::invariant("what was put aside does not come back")
+                .at(std::env::temp_dir().display());
+        }
         let error = Error::new(Kind::CannotWrite, error.to_string()).at(std::env::temp_dir().display());
         error.advise("make room there, or name another temporary folder in TMPDIR")
     }

@@ -16,7 +16,7 @@ use crate::store::wait;
 use arrow::array::{
     ArrayRef, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 /// One version of the lake.
@@ -117,21 +117,27 @@ pub fn rejects(args: &RejectsArgs) -> Result<()> {
         let error = Error::new(Kind::NotFound, "no run of this id has published anything").at(&args.lake);
         error.advise("`pennymill history` lists the runs")
     })?;
-    let lines = record.map_or(Ok(Vec::new()), |record| rejects::raw_lines(lake.read_file(&record)?))?;
-    let mut stdout = std::io::stdout().lock();
-    for (at, line) in lines.iter().enumerate() {
-        let ended = line.ends_with(b"\n") || at + 1 == lines.len();
-        let end: &[u8] = if ended { b"" } else { b"\n" };
+    let (mut out, mut lines, mut cut, mut is_ended) = (BufWriter::new(std::io::stdout().lock()), 0, 0, true);
+    let on_line = |line: &[u8]| {
+        out.write_all(if is_ended { b"" } else { b"\n" })?;
+        is_ended = line.ends_with(b"\n");
+        lines += 1;
+        cut += usize::from(line.len() >= LINE_BYTES_MAX);
+        out.write_all(line)
+    };
+    let written = match record {
+        Some(record) => rejects::each_raw_line(lake.read_file(&record)?, on_line)?,
+        None => Ok(()),
+    };
+    match written.and_then(|()| out.flush()) {
         // A reader that has seen enough is no error.
-        if stdout.write_all(line).and_then(|()| stdout.write_all(end)).is_err() {
-            return Ok(());
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+        Err(error) => return Err(Error::new(Kind::CannotWrite, error.to_string()).at("stdout")),
+        Ok(()) => {}
     }
-    let _ = stdout.flush();
-    let cut = lines.iter().filter(|line| line.len() >= LINE_BYTES_MAX).count();
     if cut > 0 {
         talk(format_args!("{cut} lines are longer than {LINE_BYTES_MAX} bytes and end there"));
     }
-    talk(format_args!("{} lines", lines.len()));
+    talk(format_args!("{lines} lines"));
     Ok(())
 }

@@ -43,7 +43,7 @@ pub const DECOMPRESSION_RATIO_MAX: u64 = 200;
 /// What the rejects of one object may take; an object with more is held.
 pub const REJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// What the rejects of one worker may take before they are put aside.
+/// What the rejects of one worker may take before they are put aside, but for those of one block.
 pub const REJECT_BYTES_AT_ONCE: u64 = 1024 * 1024;
 
 /// Lines of one object that a run remembers to tell overlaps by, and lines of all that it reads.

@@ -4,7 +4,7 @@ use clap::Parser;
 use pennymill::error::{Error, Kind, Result, talk};
 use pennymill::generate::{Compression, Options, generate};
 use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
-use pennymill::{audit, check, explain, gc, history, query, run, schema, score};
+use pennymill::{audit, check, explain, gc, history, query, run, schema, score, store};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -42,6 +42,7 @@ fn report_panic(panic: &std::panic::PanicHookInfo) {
 
 /// What goes to stdout, and the exit code.
 fn dispatch(command: &Command) -> Result<(String, u8)> {
+    store::set_up();
     match command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args).map(|text| (text, 0)),

@@ -33,7 +33,10 @@ fn runtime() -> &'static Runtime {
         let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = built.expect("the system lets us start threads");
         #[cfg(unix)]
-        runtime.block_on(async { outlive_file_limits() });
+        {
+            let _in_runtime = runtime.enter();
+            outlive_file_limits();
+        }
         runtime
     })
 }
@@ -47,6 +50,11 @@ fn outlive_file_limits() {
     const SIGXFSZ: i32 = 25;
     // Where it cannot be handled, the limit ends the process, which is safe as well.
     let _ = signal(SignalKind::from_raw(SIGXFSZ));
+}
+
+/// Makes ready what stores need, and the process for files that may not grow.
+pub fn set_up() {
+    runtime();
 }
 
 /// Waits for a future of a store. Never call it from async code.

@@ -302,10 +302,17 @@ fn rejects_without_number_cost_no_memory_and_come_back_as_they_stood() {
     let peak = said.json()["peak_memory_bytes"].as_u64().unwrap() >> 20;
     assert!(peak < 400, "seed {}: {peak} MiB", seed());
     let (json, lake) = (said.json(), scratch.lake());
+    assert!(json["spilled_bytes"].as_u64().unwrap() > 4 << 20, "{}", json["spilled_bytes"]);
     let rejects = ["rejects", "--run", json["run_id"].as_str().unwrap(), "--lake", lake.to_str().unwrap()];
     let returned = scratch.pennymill(&rejects).stdout;
     assert!(returned.as_bytes() == expected, "seed {}: something else comes back", seed());
     say(&format!("rejects: {} MiB of {objects} objects, {peak} MiB of memory", expected.len() >> 20));
+
+    std::fs::remove_dir_all(scratch.lake()).unwrap();
+    let scratch = scratch.environment("TMPDIR", "/nowhere");
+    let said = scratch.run(&least);
+    assert_eq!((said.code, said.stdout.as_str()), (73, ""), "{}", said.stderr);
+    assert!(said.stderr.contains("/nowhere") && said.stderr.contains("TMPDIR"), "{}", said.stderr);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn the_books_of_a_lake_on_s3() {
         ["input.logs=s3://bucket/logs/", "output.lake=s3://bucket/lake/", "limits.rejects_max_ratio=0.9"];
     let job: Vec<&str> = job.iter().flat_map(|set| ["--set", *set]).collect();
     for night in 1..4 {
-        let log = format!("{night}\t2025-01-0{night}T10:00:00Z\tShop\t{night}.50\nbad line\t\r\nno end");
+        let log = format!("{night}\t2025-01-0{night}T10:00:00Z\tShop\t{night}.50\nbad {night}\t\r\nno end");
         std::fs::write(bucket.join(format!("logs/{night}.tsv")), log).unwrap();
         let said = scratch.run(&job);
         assert_eq!(said.code, 0, "{}", said.stderr);
@@ -90,7 +90,7 @@ fn the_books_of_a_lake_on_s3() {
         history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(runs.len(), 4, "{history}");
     let run = runs[3]["run_id"].as_str().unwrap();
-    assert_eq!(ask(&["rejects", "--run", run]).stdout, "bad line\t\r\nno end");
+    assert_eq!(ask(&["rejects", "--run", run]).stdout, "bad 3\t\r\nno end");
     let sql = "select sum(amount) from monthly_spending";
     let then = ask(&["query", sql, "--as-of", "2", "--format", "csv"]);
     assert!(then.stdout.ends_with("\n4.00\n"), "{}{}", then.stdout, then.stderr);

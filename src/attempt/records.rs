@@ -88,6 +88,6 @@ pub(super) fn fill(report: &mut Report, read: &Read, said: &Said, manifest: Mani
     report.alerts = said.counts;
     report.alerts_as_of = said.as_of.map(|month| month.to_string());
     report.sellers = read.mapped.memo.into();
-    report.spilled_bytes = read.mapped.shuffle.spilled_bytes();
+    report.spilled_bytes = read.mapped.shuffle.spilled_bytes() + read.mapped.rejects.spilled_bytes();
     report.table_version = version;
 }

@@ -259,6 +259,7 @@ impl<'a, R: Record> Work<'a, R> {
         (self.on_read)(bytes, mapper.lines() - lines);
         let more = mapper.reject_bytes() - reject_bytes;
         self.reject_bytes[self.splits[id.split].object].fetch_add(more, Ordering::Relaxed);
+        self.shuffle.check()?;
         let rejects = mapper.take_rejects(REJECT_BYTES_AT_ONCE);
         rejects.map_or(Ok(()), |rejects| self.rejects.keep(id, rejects))
     }

@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::input::published::PublishedPart;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, Sums, merge, sum_up};
-use crate::limits::MOVEMENTS_AT_ONCE;
 use crate::planted::Bug;
 use std::collections::BTreeMap;
 
@@ -45,14 +44,22 @@ type Decoded = (Vec<Spend>, GroupTotals);
 impl Reduction<'_> {
     fn sum(&self, partition: usize) -> Result<Sums> {
         let packing = self.mapped.partitioner.packing(partition);
-        let (shuffle, mut sums) = (&self.mapped.shuffle, Sums::default());
+        let shuffle = &self.mapped.shuffle;
         let mut slot = shuffle.take_partition(partition)?;
+        // Each of them is larger than all behind it, so that groups are merged a few times and not each time.
+        let mut several: Vec<Sums> = Vec::new();
         loop {
-            match shuffle.take_some(&mut slot, MOVEMENTS_AT_ONCE)? {
-                some if some.is_empty() => return Ok(sums),
-                some => sums = sum_up(some, packing).and_then(|some| sums.plus(some)).map_err(overflow)?,
+            let some = shuffle.take_some(&mut slot, shuffle.rows_at_once())?;
+            if some.is_empty() {
+                break;
             }
+            let mut sums = sum_up(some, packing).map_err(overflow)?;
+            while let Some(last) = several.pop_if(|last| last.groups() <= sums.groups()) {
+                sums = last.plus(sums).map_err(overflow)?;
+            }
+            several.push(sums);
         }
+        several.into_iter().rev().try_fold(Sums::default(), Sums::plus).map_err(overflow)
     }
 
     fn decode(&self, part: &PublishedPart) -> Result<Decoded> {

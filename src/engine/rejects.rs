@@ -40,15 +40,21 @@ impl Rejects {
         Rejects { limit_bytes, state: Mutex::default(), pieces: BTreeMap::new() }
     }
 
+    /// Bytes that went to disk.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.state().written_bytes
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds this")
     }
 
     /// Takes the next rejects of a piece. Errors: the temporary folder is full, or failed.
-    pub fn keep(&self, id: PieceId, rejects: Vec<Reject>) -> Result<()> {
+    pub fn keep(&self, id: PieceId, mut rejects: Vec<Reject>) -> Result<()> {
         if rejects.is_empty() {
             return Ok(());
         }
+        rejects.shrink_to_fit();
         let mut state = self.state();
         state.held_bytes += rejects.iter().map(Reject::held_bytes).sum::<u64>();
         state.kept.entry(id).or_default().push(Kept::Held(rejects));

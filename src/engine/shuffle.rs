@@ -6,10 +6,11 @@
 
 use crate::error::{Error, Result};
 use crate::kernel::partition::{Chunk, ChunkSink, Movement};
+use crate::limits::{MOVEMENTS_AT_ONCE, PARTITION_ROWS_TARGET};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The movements of one partition, as far as they were not taken.
 #[derive(Default)]
@@ -47,6 +48,7 @@ pub struct Shuffle {
     held_bytes: AtomicU64,
     limit_bytes: u64,
     spill: Mutex<Spill>,
+    has_failed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -60,7 +62,25 @@ struct Spill {
 impl Shuffle {
     pub fn new(partitions: usize, limit_bytes: u64) -> Shuffle {
         let slots = (0..partitions).map(|_| Mutex::default()).collect();
-        Shuffle { slots, held_bytes: AtomicU64::new(0), limit_bytes, spill: Mutex::default() }
+        let (held_bytes, has_failed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Shuffle { slots, held_bytes, limit_bytes, spill: Mutex::default(), has_failed }
+    }
+
+    /// Errors: the spill file failed, so nothing keeps movements within the limit any more.
+    pub fn check(&self) -> Result<()> {
+        if !self.has_failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let failure = self.spill.lock().expect("no thread panics in here").failure.take();
+        let again = || std::io::Error::other("movements could not be written");
+        Err(Error::temporary_folder(failure.unwrap_or_else(again)))
+    }
+
+    /// How many movements of a partition are to be taken at once: what sorts them takes some of the memory
+    /// that the map does not need any more.
+    pub fn rows_at_once(&self) -> usize {
+        let rows = usize::try_from(self.limit_bytes / MEMORY_BYTES_PER_ROW).unwrap_or(MOVEMENTS_AT_ONCE);
+        rows.clamp(PARTITION_ROWS_TARGET as usize, MOVEMENTS_AT_ONCE)
     }
 
     /// Bytes that went to disk.
@@ -72,10 +92,7 @@ impl Shuffle {
     pub fn take_partition(&self, partition: usize) -> Result<Slot> {
         let slot = std::mem::take(&mut *self.slots[partition].lock().expect("no thread panics in here"));
         self.held_bytes.fetch_sub(slot.chunks.iter().map(Chunk::held_bytes).sum(), Ordering::Relaxed);
-        match self.spill.lock().expect("no thread panics in here").failure.take() {
-            Some(failure) => Err(Error::temporary_folder(failure)),
-            None => Ok(slot),
-        }
+        self.check().map(|()| slot)
     }
 
     /// Movements of a partition that was taken, in no order, about so many: none when it is empty.
@@ -106,7 +123,8 @@ impl Shuffle {
     /// Moves everything that is held to disk.
     fn spill_all(&self) {
         let mut spill = self.spill.lock().expect("no thread panics in here");
-        if self.held_bytes.load(Ordering::Relaxed) <= self.limit_bytes || spill.failure.is_some() {
+        let is_enough = self.held_bytes.load(Ordering::Relaxed) <= self.limit_bytes;
+        if is_enough || self.has_failed.load(Ordering::Relaxed) {
             return;
         }
         for slot in &self.slots {
@@ -116,14 +134,21 @@ impl Shuffle {
             }
             match spill.write(&slot.chunks) {
                 Ok(place) => slot.spilled.push(place),
-                // The chunks stay in memory; the failure is told when the partition is taken.
-                Err(failure) => return spill.failure = Some(failure),
+                // The chunks stay in memory until somebody asks.
+                Err(failure) => {
+                    spill.failure = Some(failure);
+                    return self.has_failed.store(true, Ordering::Relaxed);
+                }
             }
             let freed: u64 = slot.chunks.drain(..).map(|chunk| chunk.held_bytes()).sum();
             self.held_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
     }
 }
+
+/// Of the limit, for each movement that is added up at once: 8 to 16 bytes, once more for sorting and once
+/// more as they come from disk, by some workers.
+const MEMORY_BYTES_PER_ROW: u64 = 256;
 
 /// What is written at once.
 const WRITE_BYTES: usize = 1 << 20;

@@ -81,6 +81,10 @@ impl Sums {
         Ok(sums)
     }
 
+    pub fn groups(&self) -> usize {
+        self.months.iter().map(|(_, groups)| groups.len()).sum()
+    }
+
     /// The sums of both. Errors: one of them leaves its range.
     pub fn plus(mut self, other: Sums) -> Result<Sums, Overflow> {
         self.rows += other.rows;

@@ -120,6 +120,10 @@ impl PartCutter {
     /// gets for it. A part ends with a user.
     pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(FullPart) -> Vec<Spend>) {
         let (sequence, waiting) = self.waiting.entry(month).or_default();
+        // A month that is not small will fill a part: growing by doubles would touch its memory twice.
+        if (PART_GROUPS / 16..PART_GROUPS).contains(&waiting.len()) {
+            waiting.reserve_exact(PART_GROUPS + PART_GROUPS / 8 - waiting.len());
+        }
         waiting.extend_from_slice(groups);
         while waiting.len() > PART_GROUPS {
             let last_user = waiting[PART_GROUPS - 1].user_id;

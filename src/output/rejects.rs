@@ -15,18 +15,23 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use std::sync::Arc;
 
-/// The rejected lines of what [`to_parquet`] has written, as they stood.
-pub fn raw_lines(bytes: Bytes) -> Result<Vec<Vec<u8>>> {
+/// Hands over the rejected lines of what [`to_parquet`] has written, as they stood, one after the other.
+/// Errors: that cannot be read, or, inside, whoever takes them fails.
+pub fn each_raw_line(
+    bytes: Bytes,
+    mut on_line: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<std::io::Result<()>> {
     let broken = |e: &dyn std::fmt::Display| Error::unfit(format!("the rejects cannot be read: {e}"));
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
-    let mut lines = Vec::new();
     for batch in builder.build().map_err(|e| broken(&e))? {
         let batch = batch.map_err(|e| broken(&e))?;
         let raw = batch.column_by_name("raw").and_then(|column| column.as_binary_opt::<i32>());
         let raw = raw.ok_or_else(|| broken(&"they have no raw lines"))?;
-        lines.extend(raw.iter().flatten().map(<[u8]>::to_vec));
+        if let Err(error) = raw.iter().flatten().try_for_each(&mut on_line) {
+            return Ok(Err(error));
+        }
     }
-    Ok(lines)
+    Ok(Ok(()))
 }
 
 /// `rejects` are (object, rejects of it). Errors: they cannot be read, or are not so many.

@@ -94,12 +94,19 @@ fn create_synced_directory(directory: &std::path::Path) -> std::io::Result<()> {
         }
     }
     match File::open(parent) {
-        // Nobody who may not look into a folder has made something in it.
+        // A folder that we may not look into, or whose file system knows no syncing, is not of our making.
         Err(error) if is_there && error.kind() == std::io::ErrorKind::PermissionDenied => {}
-        opened => opened?.sync_all()?,
+        opened => match opened?.sync_all() {
+            Err(error) if is_there && knows_no_syncing(&error) => {}
+            synced => synced?,
+        },
     }
     synced().insert(directory.to_path_buf());
     Ok(())
+}
+
+fn knows_no_syncing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Unsupported)
 }
 
 async fn put_in_background(

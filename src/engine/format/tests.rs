@@ -135,7 +135,7 @@ async fn json_of_anything_is_read_back_as_it_was() {
     let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let back: Vec<&str> = rows.iter().map(|row| row["=seller"].as_str().unwrap()).collect();
     assert_eq!(back, HOSTILE);
-    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "none of it steers a terminal");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "control characters are escaped");
 }
 
 #[tokio::test]
