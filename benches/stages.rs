@@ -133,7 +133,7 @@ impl Data {
         for &bytes in blocks {
             mapper.map(Block::Lines { offset: 0, bytes });
         }
-        let (outcome, ()) = mapper.finish();
+        let (outcome, _, ()) = mapper.finish();
         (outcome, worker.scatter.finish().0)
     }
 

@@ -50,8 +50,8 @@ fn mapped(log: &[u8], zone: &str, months: &str) -> BTreeMap<u64, Told> {
     while let Some(block) = scanner.next_block().unwrap() {
         mapper.map(block);
     }
-    let (outcome, rows) = mapper.finish();
-    assert_eq!(outcome.lines, outcome.accepted + outcome.blank + outcome.rejects.len() as u64);
+    let (outcome, rejects, rows) = mapper.finish();
+    assert_eq!(outcome.lines, outcome.accepted + outcome.blank + rejects.len() as u64);
     let mut told = BTreeMap::new();
     for (month, rows) in rows.by_month {
         for row in rows {
@@ -60,7 +60,7 @@ fn mapped(log: &[u8], zone: &str, months: &str) -> BTreeMap<u64, Told> {
             assert!(told.insert(row.line, counted).is_none());
         }
     }
-    for reject in &outcome.rejects {
+    for reject in &rejects {
         let stood = &log[reject.byte_offset as usize..][..reject.raw.len()];
         assert!(stood == reject.raw, "a reject keeps its bytes");
         let refused = Refused(reject.refusal.reason, reject.refusal.column);

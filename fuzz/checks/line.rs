@@ -97,7 +97,7 @@ impl ChunkSink for Kept {
 }
 
 /// A log by the fast path, cut in two and read in pieces as the log itself says.
-fn by_fast_path(log: &[u8]) -> (Outcome, Groups) {
+fn by_fast_path(log: &[u8]) -> (Outcome, Vec<Reject>, Groups) {
     let mixed =
         log.iter().fold(7u64, |mixed, byte| (mixed ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let cut = (mixed >> 8) as usize % (log.len() + 1);
@@ -106,7 +106,7 @@ fn by_fast_path(log: &[u8]) -> (Outcome, Groups) {
     let known = Known::new(&JOB.categorizer);
     let kept = Kept(vec![Vec::new(); JOB.partitioner.count()]);
     let mut worker = Worker::new(&known, &JOB.partitioner, kept);
-    let mut outcome = Outcome::default();
+    let (mut outcome, mut rejects) = (Outcome::default(), Vec::new());
     for (start, end) in [(0, cut), (cut, log.len())].into_iter().filter(|(start, end)| start < end) {
         let reader = &log[start.saturating_sub(1)..];
         let mut scanner =
@@ -115,7 +115,10 @@ fn by_fast_path(log: &[u8]) -> (Outcome, Groups) {
         while let Some(block) = scanner.next_block().expect("bytes in memory") {
             mapper.map(block);
         }
-        outcome.append(mapper.finish().0);
+        let (split, of_split, ()) = mapper.finish();
+        let in_log = |reject: Reject| Reject { line: outcome.lines + reject.line, ..reject };
+        rejects.extend(of_split.into_iter().map(in_log));
+        outcome.append(split);
     }
     let mut groups = Groups::new();
     for (partition, chunks) in worker.scatter.finish().0.into_iter().enumerate() {
@@ -129,7 +132,7 @@ fn by_fast_path(log: &[u8]) -> (Outcome, Groups) {
             }
         }
     }
-    (outcome, groups)
+    (outcome, rejects, groups)
 }
 
 fn by_oracle(log: &[u8]) -> Plain {
@@ -152,20 +155,22 @@ fn by_oracle(log: &[u8]) -> Plain {
 
 /// A log: every line is accounted for, and means what the oracle says.
 pub fn line(log: &[u8]) -> bool {
-    let (outcome, groups) = by_fast_path(log);
+    let (outcome, rejects, groups) = by_fast_path(log);
     let plain = by_oracle(log);
     let content = log.strip_prefix(BYTE_ORDER_MARK).unwrap_or(log);
     let lines = content.split_inclusive(|byte| *byte == b'\n').count() as u64;
     assert_eq!((outcome.lines, outcome.line_bytes), (lines, content.len() as u64), "lines, and their bytes");
     let accounted = outcome.accepted + outcome.rejected_rows() + outcome.blank;
     assert_eq!(accounted, lines, "accepted + rejected + blank = lines");
-    assert_eq!(outcome.rejects.len() as u64, outcome.rejected_rows(), "every reject is kept");
+    assert_eq!(rejects.len() as u64, outcome.rejected_rows(), "every reject is kept");
+    let first = rejects.first().map(|reject| (reject.line, reject.refusal));
+    assert_eq!(outcome.first_reject, first, "the first of them");
     assert_eq!(outcome.blank, plain.blank, "blank lines");
     assert_eq!(groups, plain.groups, "groups");
     let sum = groups.values().fold((0i128, 0u64), |sum, group| (sum.0 + group.0, sum.1 + group.1));
     assert_eq!(sum, (outcome.net_cents(), outcome.accepted), "cents and rows of the groups");
-    assert_eq!(outcome.rejects.len(), plain.rejects.len(), "rejects: {:?}", plain.rejects);
-    for (reject, expected) in outcome.rejects.iter().zip(&plain.rejects) {
+    assert_eq!(rejects.len(), plain.rejects.len(), "rejects: {:?}", plain.rejects);
+    for (reject, expected) in rejects.iter().zip(&plain.rejects) {
         check_reject(log, reject, *expected);
     }
     outcome.accepted > 0

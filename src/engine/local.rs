@@ -260,13 +260,15 @@ impl<'a, R: Record> Work<'a, R> {
         let more = mapper.reject_bytes() - reject_bytes;
         self.reject_bytes[self.splits[id.split].object].fetch_add(more, Ordering::Relaxed);
         self.shuffle.check()?;
-        let rejects = mapper.take_rejects(REJECT_BYTES_AT_ONCE);
-        rejects.map_or(Ok(()), |rejects| self.rejects.keep(id, rejects))
+        match mapper.reject_bytes() > REJECT_BYTES_AT_ONCE {
+            true => self.rejects.keep(id, mapper.take_rejects()),
+            false => Ok(()),
+        }
     }
 
     fn keep(&self, id: PieceId, mapper: PieceMapper<'_, 'a, R>) -> Result<()> {
-        let (mut outcome, recorder) = mapper.finish();
-        self.rejects.keep(id, std::mem::take(&mut outcome.rejects))?;
+        let (outcome, rejects, recorder) = mapper.finish();
+        self.rejects.keep(id, rejects)?;
         self.record.finish(self.splits[id.split], id, outcome.lines, recorder)?;
         self.mapped.lock().expect("no thread panics in here").outcomes.insert(id, outcome);
         Ok(())

@@ -82,7 +82,7 @@ impl RawLogs {
         let read = scan(object, whole, READ_BYTES, |block, _| {
             let mut mapper = Mapper::new(&rules, &mut worker, SplitRows::default(), 0);
             mapper.map(block);
-            let (outcome, rows) = mapper.finish();
+            let (outcome, _, rows) = mapper.finish();
             self.rejected.fetch_add(outcome.rejected_rows(), Ordering::Relaxed);
             match self.batches(rows, line, &object.name) {
                 Ok(batches) => wanted = batches.into_iter().all(&mut *send),

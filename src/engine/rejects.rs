@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernel::fused::Reject;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::sync::{Mutex, MutexGuard};
 
 pub struct Rejects {
@@ -23,6 +23,8 @@ pub struct Rejects {
 #[derive(Default)]
 struct State {
     kept: BTreeMap<PieceId, Vec<Kept>>,
+    /// Which of them are in memory.
+    held: Vec<(PieceId, usize)>,
     held_bytes: u64,
     /// Nameless: it is gone when the process is.
     file: Option<File>,
@@ -57,7 +59,10 @@ impl Rejects {
         rejects.shrink_to_fit();
         let mut state = self.state();
         state.held_bytes += rejects.iter().map(Reject::held_bytes).sum::<u64>();
-        state.kept.entry(id).or_default().push(Kept::Held(rejects));
+        let of_piece = state.kept.entry(id).or_default();
+        of_piece.push(Kept::Held(rejects));
+        let index = of_piece.len() - 1;
+        state.held.push((id, index));
         match state.held_bytes > self.limit_bytes {
             true => state.spill().map_err(Error::temporary_folder),
             false => Ok(()),
@@ -93,7 +98,9 @@ impl State {
             none => none.insert(tempfile::tempfile()?),
         };
         file.seek(SeekFrom::Start(self.written_bytes))?;
-        for kept in self.kept.values_mut().flatten() {
+        let mut file = BufWriter::new(file);
+        for (id, index) in self.held.drain(..) {
+            let kept = &mut self.kept.get_mut(&id).expect("what is held is kept")[index];
             let Kept::Held(rejects) = kept else { continue };
             let mut bytes = Vec::new();
             rejects.iter().for_each(|reject| write(reject, &mut bytes));
@@ -101,6 +108,7 @@ impl State {
             *kept = Kept::Spilled { offset: self.written_bytes, bytes: bytes.len() };
             self.written_bytes += bytes.len() as u64;
         }
+        file.flush()?;
         self.held_bytes = 0;
         Ok(())
     }

@@ -87,8 +87,6 @@ pub struct Outcome {
     pub by_month: BTreeMap<Month, MonthShare>,
     /// The line of the first reject, and why it is one.
     pub first_reject: Option<(u64, Refusal)>,
-    /// Those that were not taken.
-    pub rejects: Vec<Reject>,
 }
 
 impl Outcome {
@@ -107,7 +105,6 @@ impl Outcome {
         self.sample.append(next.sample);
         let first = next.first_reject.map(|(line, refusal)| (line + lines_before, refusal));
         self.first_reject = self.first_reject.or(first);
-        self.rejects.extend(next.rejects.into_iter().map(|r| Reject { line: r.line + lines_before, ..r }));
     }
 
     /// Adds all that can be added up: everything but lines themselves, rejected or remembered.
@@ -170,9 +167,9 @@ pub struct Mapper<'w, 'a, S, R> {
     outcome: Outcome,
     /// Shares by month index, added to the outcome at the end.
     shares: Vec<MonthShare>,
-    /// All that its rejects took, taken or not.
+    /// Since they were last taken.
+    rejects: Vec<Reject>,
     reject_bytes: u64,
-    untaken_reject_bytes: u64,
 }
 
 /// While a batch of rows is categorized, the next is parsed already, and what the memo knows of
@@ -191,7 +188,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R, level: u32) -> Self {
         let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
         let outcome = Outcome { sample: LineSample::new(level), ..Outcome::default() };
-        Mapper { rules, worker, recorder, outcome, shares, reject_bytes: 0, untaken_reject_bytes: 0 }
+        Mapper { rules, worker, recorder, outcome, shares, rejects: Vec::new(), reject_bytes: 0 }
     }
 
     /// All lines so far.
@@ -199,17 +196,15 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         self.outcome.lines
     }
 
-    /// What the rejects so far took in memory.
+    /// What the rejects since they were last taken take in memory.
     pub fn reject_bytes(&self) -> u64 {
         self.reject_bytes
     }
 
-    /// The rejects since they were last taken, if they take more memory than this.
-    pub fn take_rejects(&mut self, above_bytes: u64) -> Option<Vec<Reject>> {
-        (self.untaken_reject_bytes > above_bytes).then(|| {
-            self.untaken_reject_bytes = 0;
-            std::mem::take(&mut self.outcome.rejects)
-        })
+    /// The rejects since they were last taken.
+    pub fn take_rejects(&mut self) -> Vec<Reject> {
+        self.reject_bytes = 0;
+        std::mem::take(&mut self.rejects)
     }
 
     pub fn map(&mut self, block: Block) {
@@ -315,17 +310,16 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         self.outcome.rejected[refusal.reason as usize] += 1;
         let reject = Reject { line, byte_offset, refusal, raw: raw.to_vec() };
         self.reject_bytes += reject.held_bytes();
-        self.untaken_reject_bytes += reject.held_bytes();
         self.outcome.first_reject.get_or_insert((line, refusal));
-        self.outcome.rejects.push(reject);
+        self.rejects.push(reject);
     }
 
-    /// The counts, and what the recorder saw.
-    pub fn finish(mut self) -> (Outcome, R) {
+    /// The counts, the rejects that were not taken, and what the recorder saw.
+    pub fn finish(mut self) -> (Outcome, Vec<Reject>, R) {
         let months = self.rules.zone.months().iter();
         let shares = months.zip(self.shares).filter(|(_, share)| share.rows > 0);
         self.outcome.by_month = shares.collect();
-        (self.outcome, self.recorder)
+        (self.outcome, self.rejects, self.recorder)
     }
 }
 

@@ -47,8 +47,13 @@ pub fn without_partition_column(schema: &SchemaRef) -> SchemaRef {
 
 /// Encodes batches as one Parquet object.
 pub fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Bytes> {
+    encode_each(schema, batches.iter().cloned().map(Ok))
+}
+
+/// Encodes batches as one Parquet object, as they come.
+pub fn encode_each(schema: &SchemaRef, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<Bytes> {
     let options = ArrowWriterOptions::new().with_properties(schema::writer_properties().build());
-    encode_as(options, schema, batches.iter().cloned().map(Ok))
+    encode_as(options, schema, batches)
 }
 
 /// Encodes batches in a way of their own.

@@ -12,7 +12,6 @@ use arrow::array::{ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, Recor
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use std::sync::Arc;
 
 /// Hands over the rejected lines of what [`to_parquet`] has written, as they stood, one after the other.
@@ -45,8 +44,7 @@ pub fn to_parquet<'a>(
         rows += rejects.len() as u64;
         batch(&schema, name, &rejects)
     });
-    let options = ArrowWriterOptions::new().with_properties(schema::writer_properties().build());
-    let bytes = part::encode_as(options, &schema, batches)?;
+    let bytes = part::encode_each(&schema, batches)?;
     match rows == rejected_rows {
         true => Ok(bytes),
         false => Err(Error::invariant(format!("{rejected_rows} rows were rejected and {rows} are kept"))),
