@@ -2,14 +2,14 @@
 //!
 //! In: record batches. Out: NDJSON, the keys of each object in the order of the columns.
 //! Invariant: every row has every key (NULL is `null`), and an amount is a number with all its
-//! digits (`12.30`), so that a reader with exact decimals loses nothing; there is no control character in a line.
+//! digits (`12.30`), so that a reader with exact decimals loses nothing; a line holds no control
+//! character.
 
 use std::io::Write;
 
 use arrow::array::RecordBatch;
 use arrow::json::WriterBuilder;
 use arrow::json::writer::LineDelimited;
-
 use serde::Serialize;
 
 use super::{RowWriter, WriteResult};
