@@ -8,7 +8,7 @@
 
 use crate::support::apart::{Share, shares};
 use crate::support::faults::{FAULTS, Fate};
-use crate::support::shop::{Log, Shop, Wish, counted};
+use crate::support::shop::{Log, Shop, Wish, counted, is_no_good};
 use crate::support::watch::State;
 use crate::support::{Numbers, rounds, seed};
 use pennymill::run::Asked;
@@ -170,10 +170,11 @@ impl Simulation {
         match code {
             0 | 3 | 65 => self.expect(seen == *after, &format!("exit {code}, and it is not published")),
             76 => {}
-            70 | 75 | 77 | 78 => {
+            _ => {
+                let may_end_so = [70, 75, 77].contains(&code) || is_no_good(code, said);
+                self.expect(may_end_so, &format!("exit {code}: {said}"));
                 self.expect(seen == *before || is_overtaken, &format!("exit {code}, and it is published"));
             }
-            _ => self.expect(false, &format!("exit {code}: {said}")),
         }
     }
 

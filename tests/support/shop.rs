@@ -79,6 +79,12 @@ pub fn counted<'a>(logs: impl IntoIterator<Item = &'a Log>) -> State {
     state
 }
 
+/// Whether a run has ended because its probe read back as something else, as a store lets it that keeps half
+/// of what it is given.
+pub fn is_no_good(code: u8, said: &str) -> bool {
+    code == 78 && said.contains("the store does not give back what was created first")
+}
+
 /// All that a lake says, without what names its runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whole {
