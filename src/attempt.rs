@@ -29,7 +29,7 @@ use crate::output::commit;
 use crate::output::lake::{Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
 use crate::output::line_samples;
 use crate::output::manifest::{Manifest, PartRecord};
-use crate::output::monthly::{MonthPart, PartCutter, PartQueue, PartWriter, QueueState};
+use crate::output::monthly::{Cutter, MonthPart, PartWriter, QueueState, RowGroupQueue};
 use crate::output::part::{WrittenPart, sha256, write_file};
 use crate::output::rejects;
 use crate::output::transactions::TransactionWriter;
@@ -248,12 +248,8 @@ impl Attempt<'_> {
         let replaced: Vec<PartFile> = touched.iter().flat_map(|month| self.head.parts_of(*month)).collect();
         let mut openings: Vec<PublishedPart> = touched.iter().flat_map(|m| self.opening(wish, *m)).collect();
         openings.sort_by_key(|part| (*part.users.start(), part.month));
-        let writer = PartWriter {
-            table: self.lake.place.child(MONTHLY_SPENDING),
-            run_id: &read.run_id,
-            categories: &self.reference.categories,
-            key: rules.key,
-        };
+        let table = self.lake.place.child(MONTHLY_SPENDING);
+        let writer = PartWriter::new(table, &read.run_id, &self.reference.categories, rules.key)?;
         let (reduced, parts) = self.reduce_and_write(read, &openings, rules, &writer)?;
         Ok(Closing { parts, replaced, reduced, touched })
     }
@@ -274,19 +270,19 @@ impl Attempt<'_> {
         rules: &MapRules,
         writer: &PartWriter,
     ) -> Result<(Reduced, Vec<MonthPart>)> {
-        let (state, mut cutter) = (QueueState::default(), PartCutter::default());
+        let (state, mut cutter) = (QueueState::default(), Cutter::default());
         let months = rules.zone.months();
         let pool = self.tuning.pool()?;
         let reduced = pool.in_place_scope(|scope| {
-            let queue = PartQueue::new(scope, writer, &state, pool.current_num_threads());
+            let queue = RowGroupQueue::new(scope, writer, &state, pool.current_num_threads());
             let mut write = |month, groups: Vec<_>| {
-                cutter.add(month, &groups, |part| queue.push(part));
+                cutter.add(month, &groups, |row_group| queue.push(row_group));
                 Ok(())
             };
             let categories = &self.reference.categories;
             let reduction = Reduction { mapped: &read.mapped, openings, months, categories, key: rules.key };
             let reduced = reduce(&reduction, &pool, &mut write);
-            cutter.finish().into_iter().for_each(|part| drop(queue.push(part)));
+            cutter.finish().into_iter().for_each(|row_group| drop(queue.push(row_group)));
             reduced
         })?;
         Ok((reduced, state.finish()?))

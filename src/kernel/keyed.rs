@@ -2,7 +2,8 @@
 //!
 //! In: (user, month, category, cents), in any order and grouping. Out: one number.
 //! T = Σ h(user, month, category) × cents mod 2^61 − 1, with h keyed afresh by every run, so no
-//! input can be made to fit. Invariant: T of the parts adds up to T of the whole.
+//! input can be made to fit. And the digest of groups in their order, keyed as well.
+//! Invariant: T of the parts adds up to T of the whole, and so does the digest.
 
 use crate::domain::category::CategoryId;
 use crate::domain::month::Month;
@@ -12,13 +13,17 @@ const PRIME: u64 = (1 << 61) - 1;
 
 /// The secret of one run.
 #[derive(Clone, Copy, Debug)]
-pub struct Key([u64; 3]);
+pub struct Key {
+    total: [u64; 3],
+    digest: [u64; 6],
+}
 
 impl Key {
     /// A key from the operating system's random numbers.
     pub fn random() -> Key {
-        let number = || getrandom::u64().expect("the operating system has random numbers");
-        Key([number() | 1, number(), number() | 1])
+        let number = |_| getrandom::u64().expect("the operating system has random numbers");
+        let [one, two, three] = [0; 3].map(number);
+        Key { total: [one | 1, two, three | 1], digest: [0; 6].map(number) }
     }
 
     /// How much one cent of this group weighs: a number below 2^61 − 1.
@@ -30,9 +35,20 @@ impl Key {
 
     #[inline]
     fn mix(self, user_id: u64, slot: u64) -> u64 {
-        let first = fold(u128::from(user_id ^ self.0[1]) * u128::from(self.0[0]));
-        let second = fold(u128::from(first ^ slot) * u128::from(self.0[2]));
+        let first = fold(u128::from(user_id ^ self.total[1]) * u128::from(self.total[0]));
+        let second = fold(u128::from(first ^ slot) * u128::from(self.total[2]));
         reduce(u128::from(second))
+    }
+
+    /// A group at its place: keyed words multiplied, their halves folded together, as wyhash does.
+    #[inline]
+    fn digest(self, place: u64, group: &Spend) -> u64 {
+        let [user, cents, slot, count, first, second] = self.digest;
+        let multiply = |one: u64, other: u64| fold(u128::from(one) * u128::from(other));
+        let place = place << 8 | u64::from(group.category.0);
+        let one = multiply(group.user_id ^ user, group.amount_cents.cast_unsigned() ^ cents);
+        let two = multiply(place ^ slot, group.transaction_count ^ count);
+        multiply(one ^ first, two ^ second)
     }
 }
 
@@ -70,6 +86,23 @@ impl KeyedTotal {
     }
 }
 
+/// What stands in a list of groups: another one has another digest, but for one in 2^64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest(u64);
+
+impl Digest {
+    /// Of a stretch that begins at this place of the list.
+    pub fn of(key: Key, start: usize, groups: &[Spend]) -> Digest {
+        let places = groups.iter().zip(start as u64..);
+        Digest(places.fold(0, |sum, (group, place)| sum.wrapping_add(key.digest(place, group))))
+    }
+
+    /// The digest of two stretches.
+    pub fn plus(self, other: Digest) -> Digest {
+        Digest(self.0.wrapping_add(other.0))
+    }
+}
+
 /// What a sorted stretch of one month's groups adds up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupTotals {
@@ -83,14 +116,22 @@ pub struct GroupTotals {
 impl GroupTotals {
     /// Adds up groups that are sorted by user and begin with a user of their own.
     pub fn of(key: Key, month: Month, groups: &[Spend]) -> GroupTotals {
-        let mut totals = GroupTotals { groups: groups.len() as u64, ..GroupTotals::default() };
-        totals.users = groups.chunk_by(|a, b| a.user_id == b.user_id).count() as u64;
-        for group in groups {
-            totals.transactions += group.transaction_count;
-            totals.net_cents += i128::from(group.amount_cents);
-            totals.keyed.add(key, group.user_id, month, group.category, group.amount_cents);
-        }
+        let mut totals = GroupTotals::default();
+        totals.add(key, month, groups, None);
         totals
+    }
+
+    /// Adds a stretch of groups; `last_user` is the one before it.
+    pub fn add(&mut self, key: Key, month: Month, groups: &[Spend], last_user: Option<u64>) {
+        self.groups += groups.len() as u64;
+        let goes_on = groups.first().is_some_and(|first| last_user == Some(first.user_id));
+        let users = groups.chunk_by(|a, b| a.user_id == b.user_id).count() as u64;
+        self.users += users - u64::from(goes_on);
+        for group in groups {
+            self.transactions += group.transaction_count;
+            self.net_cents += i128::from(group.amount_cents);
+            self.keyed.add(key, group.user_id, month, group.category, group.amount_cents);
+        }
     }
 
     /// The totals of two stretches that share no user.
@@ -117,6 +158,60 @@ mod tests {
             for number in base.saturating_sub(3)..base + 3 {
                 assert_eq!(u128::from(reduce(number)), number % prime, "{number}");
             }
+        }
+    }
+
+    #[test]
+    fn a_digest_notices_every_field_and_every_place() {
+        let key = Key::random();
+        let group = |n: u64| Spend {
+            user_id: n / 2,
+            category: CategoryId((n % 2) as u8),
+            amount_cents: 7 * n as i64 - 20,
+            transaction_count: 1 + n % 3,
+        };
+        let groups: Vec<Spend> = (0..50).map(group).collect();
+        let digest = Digest::of(key, 3, &groups);
+        for cut in 0..=groups.len() {
+            let (head, tail) = groups.split_at(cut);
+            assert_eq!(Digest::of(key, 3, head).plus(Digest::of(key, 3 + cut, tail)), digest);
+        }
+        assert_ne!(Digest::of(key, 4, &groups), digest, "moved");
+        assert_ne!(Digest::of(key, 3, &groups[..49]), digest, "shorter");
+        for at in 0..49 {
+            let differs = |change: &dyn Fn(&mut [Spend])| {
+                let mut other = groups.clone();
+                change(&mut other);
+                Digest::of(key, 3, &other) != digest
+            };
+            assert!(differs(&|groups| groups[at].user_id += 1));
+            assert!(differs(&|groups| groups[at].category.0 ^= 1));
+            assert!(differs(&|groups| groups[at].amount_cents = -groups[at].amount_cents));
+            assert!(differs(&|groups| groups[at].transaction_count += 1));
+            assert!(differs(&|groups| groups.swap(at, at + 1)));
+            assert!(differs(&|groups| {
+                let cents = groups[at].amount_cents;
+                groups[at].amount_cents = groups[at + 1].amount_cents;
+                groups[at + 1].amount_cents = cents;
+            }));
+        }
+    }
+
+    #[test]
+    fn totals_of_stretches_count_a_user_once() {
+        let (key, month) = (Key::random(), "2025-01".parse().unwrap());
+        let group = |n: u64| Spend {
+            user_id: n / 3,
+            category: CategoryId((n % 3) as u8),
+            amount_cents: 1,
+            transaction_count: 1,
+        };
+        let groups: Vec<Spend> = (0..30).map(group).collect();
+        for cut in 0..=groups.len() {
+            let (head, tail) = groups.split_at(cut);
+            let mut totals = GroupTotals::of(key, month, head);
+            totals.add(key, month, tail, head.last().map(|group| group.user_id));
+            assert_eq!(totals, GroupTotals::of(key, month, &groups));
         }
     }
 

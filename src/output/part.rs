@@ -14,8 +14,12 @@ use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::arrow_writer::{
+    ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
+};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::writer::SerializedFileWriter;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -53,17 +57,6 @@ pub fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Bytes> {
 /// Encodes batches as one Parquet object, as they come.
 pub fn encode_each(schema: &SchemaRef, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<Bytes> {
     let options = ArrowWriterOptions::new().with_properties(schema::writer_properties().build());
-    encode_as(options, schema, batches)
-}
-
-/// Encodes batches in a way of their own.
-pub fn encode_as(
-    options: ArrowWriterOptions,
-    schema: &SchemaRef,
-    batches: impl Iterator<Item = Result<RecordBatch>>,
-) -> Result<Bytes> {
-    let broken =
-        |e: parquet::errors::ParquetError| Error::invariant(format!("Parquet cannot be written: {e}"));
     let mut bytes = Vec::new();
     let writer = ArrowWriter::try_new_with_options(&mut bytes, schema.clone(), options);
     let mut writer = writer.map_err(broken)?;
@@ -72,6 +65,70 @@ pub fn encode_as(
     }
     writer.close().map_err(broken)?;
     Ok(bytes.into())
+}
+
+fn broken(e: ParquetError) -> Error {
+    Error::invariant(format!("Parquet cannot be written: {e}"))
+}
+
+/// Encodes row groups apart from each other, on any thread, before they make an object.
+pub struct RowGroupEncoder {
+    schema: SchemaRef,
+    options: ArrowWriterOptions,
+    columns: ArrowRowGroupWriterFactory,
+}
+
+/// The columns of a row group, encoded.
+pub type RowGroup = Vec<ArrowColumnChunk>;
+
+impl RowGroupEncoder {
+    pub fn new(schema: SchemaRef, options: ArrowWriterOptions) -> Result<RowGroupEncoder> {
+        let (_, columns) = begin(Vec::new(), &schema, &options)?;
+        Ok(RowGroupEncoder { schema, options, columns })
+    }
+
+    /// Encodes batches as one row group.
+    pub fn encode(&self, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<RowGroup> {
+        // Only encryption would ask which of the row groups it is.
+        let mut columns = self.columns.create_column_writers(0).map_err(broken)?;
+        for batch in batches {
+            let batch = batch?;
+            let leaves = self.schema.fields().iter().zip(batch.columns());
+            let leaves = leaves.map(|(field, column)| compute_leaves(field, column));
+            let leaves: Vec<_> = leaves.collect::<Result<_, _>>().map_err(broken)?;
+            for (column, leaf) in columns.iter_mut().zip(leaves.iter().flatten()) {
+                column.write(leaf).map_err(broken)?;
+            }
+        }
+        columns.into_iter().map(|column| column.close().map_err(broken)).collect()
+    }
+
+    /// Makes one object of its row groups.
+    pub fn join(&self, row_groups: Vec<RowGroup>) -> Result<Bytes> {
+        let columns = row_groups.iter().flatten();
+        let size: u64 = columns.map(|column| column.close().bytes_written).sum();
+        let room = Vec::with_capacity(size as usize + FOOTER_BYTES);
+        let (mut writer, _) = begin(room, &self.schema, &self.options)?;
+        for row_group in row_groups {
+            let mut next = writer.next_row_group().map_err(broken)?;
+            row_group
+                .into_iter()
+                .try_for_each(|column| column.append_to_row_group(&mut next))
+                .map_err(broken)?;
+            next.close().map_err(broken)?;
+        }
+        Ok(writer.into_inner().map_err(broken)?.into())
+    }
+}
+
+/// What an object takes besides its columns, about.
+const FOOTER_BYTES: usize = 64 * 1024;
+
+type Begun = (SerializedFileWriter<Vec<u8>>, ArrowRowGroupWriterFactory);
+
+fn begin(room: Vec<u8>, schema: &SchemaRef, options: &ArrowWriterOptions) -> Result<Begun> {
+    let writer = ArrowWriter::try_new_with_options(room, schema.clone(), options.clone());
+    writer.and_then(ArrowWriter::into_serialized_writer).map_err(broken)
 }
 
 /// Creates the object `path` below `table`.

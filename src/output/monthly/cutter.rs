@@ -1,0 +1,165 @@
+//! Where row groups and parts of a month end.
+//!
+//! In: the closing groups of each month in the order of users. Out: row groups, each with its place.
+//! Invariant: a row group is full unless it ends a part, and a part ends with the first user that
+//! fills it; so where anything ends depends on the groups alone, however they come.
+
+use crate::domain::month::Month;
+use crate::domain::spend::Spend;
+use crate::limits::{PART_GROUPS, ROW_GROUP_ROWS};
+use std::collections::BTreeMap;
+
+/// Groups that make a row group, and where they belong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RowGroup {
+    pub month: Month,
+    /// Which part of the month, from 0.
+    pub part: usize,
+    /// Groups of the part before these.
+    pub start: usize,
+    pub groups: Vec<Spend>,
+    pub ends_part: bool,
+}
+
+/// Cuts the groups of each month into row groups.
+#[derive(Default)]
+pub struct Cutter {
+    months: BTreeMap<Month, Open>,
+}
+
+/// The part of a month that is being filled.
+#[derive(Default)]
+struct Open {
+    part: usize,
+    /// Its groups that were handed out.
+    start: usize,
+    /// Its groups that were not.
+    groups: Vec<Spend>,
+    last_user: u64,
+}
+
+impl Cutter {
+    /// Adds the next groups of a month; hands out what is full, and goes on with the buffer that it
+    /// gets for it.
+    pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(RowGroup) -> Vec<Spend>) {
+        let open = self.months.entry(month).or_default();
+        let mut rest = groups;
+        while let Some(next) = rest.first() {
+            let fills_part = open.start + open.groups.len() >= PART_GROUPS;
+            let ends_part = fills_part && next.user_id != open.last_user;
+            if ends_part || open.groups.len() == ROW_GROUP_ROWS {
+                let buffer = emit(open.take(month, ends_part));
+                open.groups = buffer;
+                continue;
+            }
+            let room = ROW_GROUP_ROWS - open.groups.len();
+            let fit = match fills_part {
+                true => rest.partition_point(|group| group.user_id <= open.last_user).min(room),
+                false => rest.len().min(room),
+            };
+            open.extend(&rest[..fit]);
+            rest = &rest[fit..];
+        }
+    }
+
+    /// What is left: the end of the last part of each month.
+    pub fn finish(self) -> Vec<RowGroup> {
+        let rest = self.months.into_iter().filter(|(_, open)| !open.groups.is_empty());
+        rest.map(|(month, mut open)| open.take(month, true)).collect()
+    }
+}
+
+impl Open {
+    fn extend(&mut self, groups: &[Spend]) {
+        // A month that is not small will fill a row group: growing by doubles would touch its memory twice.
+        if self.groups.len() + groups.len() > ROW_GROUP_ROWS / 16 {
+            self.groups.reserve_exact(ROW_GROUP_ROWS - self.groups.len());
+        }
+        self.groups.extend_from_slice(groups);
+        self.last_user = groups.last().map_or(self.last_user, |last| last.user_id);
+    }
+
+    fn take(&mut self, month: Month, ends_part: bool) -> RowGroup {
+        let groups = std::mem::take(&mut self.groups);
+        let (part, start) = (self.part, self.start);
+        (self.part, self.start) = match ends_part {
+            true => (part + 1, 0),
+            false => (part, start + groups.len()),
+        };
+        RowGroup { month, part, start, groups, ends_part }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::category::CategoryId;
+
+    fn cut(groups: &[Spend], step: usize) -> Vec<RowGroup> {
+        let month: Month = "2025-01".parse().unwrap();
+        let (mut cutter, mut cut) = (Cutter::default(), Vec::new());
+        for groups in groups.chunks(step) {
+            cutter.add(month, groups, |row_group| {
+                cut.push(row_group);
+                Vec::new()
+            });
+        }
+        cut.extend(cutter.finish());
+        cut
+    }
+
+    fn of_users(count: usize, user: impl Fn(usize) -> usize) -> Vec<Spend> {
+        let group = |n: usize| Spend {
+            user_id: user(n) as u64,
+            category: CategoryId((n % 3) as u8),
+            amount_cents: 1,
+            transaction_count: 1,
+        };
+        (0..count).map(group).collect()
+    }
+
+    #[test]
+    fn parts_end_with_a_user_wherever_the_stream_is_cut() {
+        let groups = of_users(PART_GROUPS * 2 + 12_345, |n| n / 3);
+        let whole = cut(&groups, groups.len());
+        let flat: Vec<Spend> = whole.iter().flat_map(|row_group| row_group.groups.clone()).collect();
+        assert!(flat == groups);
+        // A million groups are no whole number of users of three: a row group is left for the last of them.
+        let lengths: Vec<usize> = whole.iter().map(|row_group| row_group.groups.len()).collect();
+        let full = [ROW_GROUP_ROWS; 8];
+        assert_eq!(lengths, [&full[..], &[2], &full, &[2], &[12_341]].concat());
+        let ends: Vec<usize> = (0..whole.len()).filter(|index| whole[*index].ends_part).collect();
+        assert_eq!(ends, [8, 17, 18]);
+        for pair in whole.windows(2) {
+            let (before, after) = (&pair[0], &pair[1]);
+            let place = match before.ends_part {
+                true => (before.part + 1, 0),
+                false => (before.part, before.start + before.groups.len()),
+            };
+            assert_eq!((after.part, after.start), place);
+        }
+        for step in [1000, 1001, ROW_GROUP_ROWS, ROW_GROUP_ROWS + 1, PART_GROUPS] {
+            assert!(cut(&groups, step) == whole, "{step}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_filled_to_the_last_group_ends_there() {
+        for more in [0, 1] {
+            let groups = of_users(PART_GROUPS + more, |n| n);
+            let whole = cut(&groups, 100_000);
+            assert_eq!((whole.len(), whole[7].ends_part), (8 + more, true));
+        }
+    }
+
+    #[test]
+    fn a_user_who_fills_parts_stands_in_one() {
+        let groups =
+            of_users(PART_GROUPS + 2 * ROW_GROUP_ROWS + 5, |n| n / (PART_GROUPS + 2 * ROW_GROUP_ROWS));
+        for step in [4096, PART_GROUPS * 2] {
+            let whole = cut(&groups, step);
+            let ends: Vec<usize> = (0..whole.len()).filter(|index| whole[*index].ends_part).collect();
+            assert_eq!((whole.len(), ends), (11, vec![9, 10]));
+        }
+    }
+}
