@@ -78,6 +78,7 @@ impl Attempt<'_> {
         let part = |part: &MonthPart| PublishedPart {
             month: part.month,
             users: part.users.0..=part.users.1,
+            rows: part.written.rows,
             place: table.child(&part.written.path),
         };
         let parts = |month: Month| -> Vec<PublishedPart> {

@@ -17,6 +17,7 @@ use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, Sums, merge, sum_up};
 use crate::planted::Bug;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 /// What passed through the reduce.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,8 +63,10 @@ impl Reduction<'_> {
         several.into_iter().rev().try_fold(Sums::default(), Sums::plus).map_err(overflow)
     }
 
-    fn decode(&self, part: &PublishedPart) -> Result<Decoded> {
-        let groups = part.read(self.categories)?;
+    /// Into a buffer that was used, if there is one: it is large, and new memory is dear.
+    fn decode(&self, part: &PublishedPart, used: &Mutex<Vec<Vec<Spend>>>) -> Result<Decoded> {
+        let mut groups = used.lock().expect("no thread panics in here").pop().unwrap_or_default();
+        part.read(self.categories, &mut groups)?;
         let totals = GroupTotals::of(self.key, part.month, &groups);
         Ok((groups, totals))
     }
@@ -78,7 +81,8 @@ pub fn reduce(
     let most = pool.current_num_threads() + 1;
     let partitioner = &reduction.mapped.partitioner;
     let sum = |partition| reduction.sum(partition);
-    let decode = |part| reduction.decode(part);
+    let used = Mutex::default();
+    let decode = |part| reduction.decode(part, &used);
     pool.in_place_scope(|scope| {
         let mut sums = Ahead::new(scope, 0..partitioner.count(), &sum, 2 * most);
         let mut decoded = Ahead::new(scope, reduction.openings.iter(), &decode, most);
@@ -100,7 +104,8 @@ pub fn reduce(
                 let of_month = merging.entry(part.month).or_default();
                 of_month.close_until(Some(*part.users.start()), |groups| on_groups(part.month, groups))?;
                 let groups = if Bug::PublishedForgotten.is_planted() { Vec::new() } else { groups };
-                of_month.open(groups, part)?;
+                let done = of_month.open(groups, part)?;
+                used.lock().expect("no thread panics in here").push(done);
             }
             for (month, merging) in &mut merging {
                 merging.close_until(end, |groups| on_groups(*month, groups))?;
@@ -140,14 +145,14 @@ impl Merging {
         (self.movements, self.movements_taken) = (movements, 0);
     }
 
-    /// The next published part. Errors when it shares users with the one before it.
-    fn open(&mut self, published: Vec<Spend>, part: &PublishedPart) -> Result<()> {
+    /// The next published part. Out: the buffer of the one before it. Errors when both share users.
+    fn open(&mut self, published: Vec<Spend>, part: &PublishedPart) -> Result<Vec<Spend>> {
         let rises = published.first().is_none_or(|first| first.user_id >= *part.users.start());
         if self.published_taken < self.published.len() || !rises {
             return Err(Error::invariant("the parts of a month share users").at(&part.place.shown));
         }
-        (self.published, self.published_taken) = (published, 0);
-        Ok(())
+        self.published_taken = 0;
+        Ok(std::mem::replace(&mut self.published, published))
     }
 
     /// Hands over the groups of all users before `end` that were not yet.

@@ -10,11 +10,14 @@ use crate::limits::{DECOMPRESSION_RATIO_MAX, LINE_BYTES_MAX, REMOTE_REQUEST_BYTE
 use crate::planted::Bug;
 use crate::store::{for_reading, start, wait};
 use bytes::Bytes;
+use futures::{StreamExt, TryFutureExt};
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::rc::Rc;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// How an object is compressed, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +115,7 @@ impl Raw {
             object: object.clone(),
             next: start,
             ahead_until: end.min(object.size_bytes),
-            ahead: Vec::new(),
+            requests: VecDeque::new(),
             current: Bytes::new(),
         };
         Ok(Raw::Remote(Box::new(remote)))
@@ -130,10 +133,15 @@ impl Read for Raw {
     }
 }
 
-type Request = tokio::task::JoinHandle<object_store::Result<Bytes>>;
+/// A request under way.
+struct Request {
+    /// Its answer, piece by piece as it comes.
+    body: UnboundedReceiver<object_store::Result<Bytes>>,
+    missing_bytes: u64,
+}
 
 /// Requests in flight for one reader: while one is parsed, the next are on their way.
-const REQUESTS_AHEAD: usize = 3;
+const REQUESTS_MAX: usize = 4;
 
 /// Bounded ranges of a remote object, asked for ahead.
 struct Remote {
@@ -141,14 +149,13 @@ struct Remote {
     next: u64,
     /// Where asking ahead ends: behind it lies at most the rest of one line.
     ahead_until: u64,
-    /// Oldest last.
-    ahead: Vec<Request>,
+    requests: VecDeque<Request>,
     current: Bytes,
 }
 
 impl Remote {
     fn ask_ahead(&mut self) {
-        while self.ahead.len() < REQUESTS_AHEAD && self.next < self.ahead_until {
+        while self.requests.len() < REQUESTS_MAX && self.next < self.ahead_until {
             self.ask((self.next + REMOTE_REQUEST_BYTES).min(self.ahead_until));
         }
     }
@@ -161,23 +168,49 @@ impl Remote {
             ..GetOptions::default()
         };
         let (store, path) = (self.object.place.store.clone(), self.object.place.path.clone());
-        let request = async move { store.get_opts(&path, options).await?.bytes().await };
-        self.ahead.insert(0, start(request));
+        let (pieces, body) = unbounded_channel();
+        start(async move {
+            let answer = async { Ok(store.get_opts(&path, options).await?.into_stream()) };
+            let mut answer = std::pin::pin!(answer.try_flatten_stream());
+            // Nobody takes the pieces when the reader was given up.
+            while let Some(piece) = answer.next().await
+                && pieces.send(piece).is_ok()
+            {}
+        });
+        self.requests.push_back(Request { body, missing_bytes: end - self.next });
         self.next = end;
+    }
+
+    /// The next bytes, in pieces as they came; none at the end.
+    fn next_piece(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            self.ask_ahead();
+            if self.requests.is_empty() && self.next < self.object.size_bytes {
+                self.ask((self.next + LINE_BYTES_MAX as u64).min(self.object.size_bytes));
+            }
+            let Some(request) = self.requests.front_mut() else { return Ok(None) };
+            match request.body.blocking_recv() {
+                Some(Ok(piece)) => {
+                    let missing_bytes = request.missing_bytes.checked_sub(piece.len() as u64);
+                    let too_much = || Error::invariant("a store gave more than it was asked for");
+                    request.missing_bytes = missing_bytes.ok_or_else(too_much)?;
+                    return Ok(Some(piece));
+                }
+                Some(Err(error)) => return Err(self.object.changed_or(error)),
+                None if request.missing_bytes > 0 => {
+                    return Err(Error::invariant("a request ended without an answer").at(&self.object.name));
+                }
+                None => drop(self.requests.pop_front()),
+            }
+        }
     }
 }
 
 impl Read for Remote {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.current.is_empty() {
-            self.ask_ahead();
-            if self.ahead.is_empty() && self.next < self.object.size_bytes {
-                self.ask((self.next + LINE_BYTES_MAX as u64).min(self.object.size_bytes));
-            }
-            let Some(oldest) = self.ahead.pop() else { return Ok(0) };
-            let answer = wait(oldest).map_err(|e| store_failure(Error::invariant(e.to_string())))?;
-            self.current = answer.map_err(|e| store_failure(self.object.changed_or(e)))?;
-            self.ask_ahead();
+        while self.current.is_empty() {
+            let Some(piece) = self.next_piece().map_err(store_failure)? else { return Ok(0) };
+            self.current = piece;
         }
         let count = buffer.len().min(self.current.len());
         buffer[..count].copy_from_slice(&self.current.split_to(count));

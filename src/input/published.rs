@@ -8,6 +8,7 @@ use crate::domain::category::{Categories, CategoryId};
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Kind, Result};
+use crate::limits::PART_GROUPS;
 use crate::schema;
 use crate::store::Place;
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -52,17 +53,25 @@ impl PartFile {
 pub struct PublishedPart {
     pub month: Month,
     pub users: Users,
+    /// As its commit says.
+    pub rows: u64,
     pub place: Place,
 }
 
 impl PublishedPart {
     /// The part of a table that lies at `table`.
     pub fn new(month: Month, file: &PartFile, table: &Place) -> PublishedPart {
-        PublishedPart { month, users: file.users(), place: table.child(&file.path) }
+        PublishedPart { month, users: file.users(), rows: file.rows, place: table.child(&file.path) }
     }
 
-    pub fn read(&self, categories: &Categories) -> Result<Vec<Spend>> {
-        read_groups(self.place.read()?, categories, &self.place.shown)
+    /// Reads all groups into a buffer in place of what was there.
+    pub fn read(&self, categories: &Categories, groups: &mut Vec<Spend>) -> Result<()> {
+        groups.clear();
+        groups.reserve_exact((self.rows as usize).min(2 * PART_GROUPS));
+        read_batches(self.place.read()?, &EVERYBODY, categories, &self.place.shown, |some| {
+            groups.extend_from_slice(some);
+            Ok(())
+        })
     }
 }
 
