@@ -66,8 +66,10 @@ pub struct Data {
 /// The movements of a partition, and how they are packed.
 type Partition = (Vec<Chunk>, Option<(Packing, u64)>);
 
-/// Rows that the map parses before the first of them is categorized.
+/// Rows that the map parses before the first of them is categorized, and rows between asking for what
+/// is known of a seller and needing it.
 const BATCH_ROWS: usize = 32;
+const AHEAD_ROWS: usize = 8;
 
 /// Sums of so few rows do not overflow.
 const FITS: &str = "a sum that fits";
@@ -279,9 +281,9 @@ pub fn categorize(data: &Data) -> Stage<'_> {
             for batch in rows.chunks(BATCH_ROWS) {
                 let mut hashes = [0; BATCH_ROWS];
                 hashes.iter_mut().zip(batch).for_each(|(hash, row)| *hash = memo.hash(row.seller));
-                hashes.iter().for_each(|hash| memo.approach(*hash));
-                for (row, hash) in batch.iter().zip(hashes) {
-                    sum += Checksum::from(memo.categorize_hashed(row, hash).category.0);
+                for (index, row) in batch.iter().enumerate() {
+                    hashes.get(index + AHEAD_ROWS).into_iter().for_each(|later| memo.approach(*later));
+                    sum += Checksum::from(memo.categorize_hashed(row, hashes[index]).category.0);
                 }
             }
             sum

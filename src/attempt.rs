@@ -277,12 +277,14 @@ impl Attempt<'_> {
             let queue = RowGroupQueue::new(scope, writer, &state, pool.current_num_threads());
             let mut write = |month, groups: Vec<_>| {
                 cutter.add(month, &groups, |row_group| queue.push(row_group));
-                Ok(())
+                state.check()
             };
             let categories = &self.reference.categories;
             let reduction = Reduction { mapped: &read.mapped, openings, months, categories, key: rules.key };
             let reduced = reduce(&reduction, &pool, &mut write);
-            cutter.finish().into_iter().for_each(|row_group| drop(queue.push(row_group)));
+            if reduced.is_ok() {
+                cutter.finish().into_iter().for_each(|row_group| drop(queue.push(row_group)));
+            }
             reduced
         })?;
         Ok((reduced, state.finish()?))

@@ -22,7 +22,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
 use url::Url;
 use whole::WholeReads;
 
@@ -62,9 +61,9 @@ pub fn wait<F: Future>(future: F) -> F::Output {
     runtime().block_on(future)
 }
 
-/// Starts a future of a store; wait for it later.
-pub fn start<F: Future<Output: Send> + Send + 'static>(future: F) -> JoinHandle<F::Output> {
-    runtime().spawn(future)
+/// Starts a future of a store that tells itself what comes of it.
+pub fn start(future: impl Future<Output = ()> + Send + 'static) {
+    runtime().spawn(future);
 }
 
 /// Stores that a program brings itself, by scheme and host of their URLs.

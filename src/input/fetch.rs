@@ -10,7 +10,7 @@ use crate::limits::{DECOMPRESSION_RATIO_MAX, LINE_BYTES_MAX, REMOTE_REQUEST_BYTE
 use crate::planted::Bug;
 use crate::store::{for_reading, start, wait};
 use bytes::Bytes;
-use futures::{StreamExt, TryFutureExt};
+use futures::StreamExt;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStoreExt};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -168,10 +168,17 @@ impl Remote {
             ..GetOptions::default()
         };
         let (store, path) = (self.object.place.store.clone(), self.object.place.path.clone());
+        // As many as come: a store may give up on a client that keeps it waiting.
         let (pieces, body) = unbounded_channel();
         start(async move {
-            let answer = async { Ok(store.get_opts(&path, options).await?.into_stream()) };
-            let mut answer = std::pin::pin!(answer.try_flatten_stream());
+            let answer = match store.get_opts(&path, options).await {
+                Ok(answer) => answer,
+                Err(error) => return drop(pieces.send(Err(error))),
+            };
+            if !matches!(answer.payload, GetResultPayload::Stream(_)) {
+                return drop(pieces.send(answer.bytes().await));
+            }
+            let mut answer = answer.into_stream();
             // Nobody takes the pieces when the reader was given up.
             while let Some(piece) = answer.next().await
                 && pieces.send(piece).is_ok()
@@ -192,14 +199,14 @@ impl Remote {
             match request.body.blocking_recv() {
                 Some(Ok(piece)) => {
                     let missing_bytes = request.missing_bytes.checked_sub(piece.len() as u64);
-                    let too_much = || Error::invariant("a store gave more than it was asked for");
+                    let too_much = "a store gave more than it was asked for";
+                    let too_much = || Error::invariant(too_much).at(&self.object.name);
                     request.missing_bytes = missing_bytes.ok_or_else(too_much)?;
                     return Ok(Some(piece));
                 }
                 Some(Err(error)) => return Err(self.object.changed_or(error)),
-                None if request.missing_bytes > 0 => {
-                    return Err(Error::invariant("a request ended without an answer").at(&self.object.name));
-                }
+                // A whole answer, and a short one: the object is shorter than it was.
+                None if request.missing_bytes > 0 => return Err(self.object.changed()),
                 None => drop(self.requests.pop_front()),
             }
         }
@@ -208,13 +215,18 @@ impl Remote {
 
 impl Read for Remote {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            let Some(piece) = self.next_piece().map_err(store_failure)? else { return Ok(0) };
-            self.current = piece;
+        let mut filled = 0;
+        // Full, as far as there is something: pieces are as small as the network makes them.
+        while filled < buffer.len() {
+            if self.current.is_empty() {
+                let Some(piece) = self.next_piece().map_err(store_failure)? else { break };
+                self.current = piece;
+            }
+            let count = (buffer.len() - filled).min(self.current.len());
+            buffer[filled..filled + count].copy_from_slice(&self.current.split_to(count));
+            filled += count;
         }
-        let count = buffer.len().min(self.current.len());
-        buffer[..count].copy_from_slice(&self.current.split_to(count));
-        Ok(count)
+        Ok(filled)
     }
 }
 

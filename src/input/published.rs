@@ -67,6 +67,7 @@ impl PublishedPart {
     /// Reads all groups into a buffer in place of what was there.
     pub fn read(&self, categories: &Categories, groups: &mut Vec<Spend>) -> Result<()> {
         groups.clear();
+        // A commit may claim any number.
         groups.reserve_exact((self.rows as usize).min(2 * PART_GROUPS));
         read_batches(self.place.read()?, &EVERYBODY, categories, &self.place.shown, |some| {
             groups.extend_from_slice(some);

@@ -86,7 +86,8 @@ impl KeyedTotal {
     }
 }
 
-/// What stands in a list of groups: another one has another digest, but for one in 2^64.
+/// What stands in a list of groups: another one has another digest, but for
+/// about one in 2^64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest(u64);
 

@@ -25,7 +25,9 @@ pub struct RowGroupQueue<'scope, 'a> {
 pub struct QueueState {
     /// Parts whose row groups were not all encoded, by month and sequence.
     begun: Mutex<BTreeMap<(Month, usize), Begun>>,
-    results: Mutex<Vec<Result<MonthPart>>>,
+    written: Mutex<Vec<MonthPart>>,
+    /// The first, until somebody asks.
+    failure: Mutex<Option<Error>>,
     buffers: Mutex<Vec<Vec<Spend>>>,
     in_flight: Mutex<usize>,
     one_done: Condvar,
@@ -60,8 +62,11 @@ impl<'scope, 'a> RowGroupQueue<'scope, 'a> {
         let (writer, state) = (self.writer, self.state);
         self.scope.spawn(move |_| {
             let _place = InFlight(state);
-            if let Some(result) = state.take(writer, row_group).transpose() {
-                state.results.lock().expect("no thread panics in here").push(result);
+            match state.take(writer, row_group) {
+                Ok(part) => state.written.lock().expect("no thread panics in here").extend(part),
+                Err(error) => {
+                    state.failure.lock().expect("no thread panics in here").get_or_insert(error);
+                }
             }
         });
         self.state.buffers.lock().expect("no thread panics in here").pop().unwrap_or_default()
@@ -112,10 +117,15 @@ impl QueueState {
         Some(row_groups)
     }
 
+    /// Errors: the first row group or part that failed.
+    pub fn check(&self) -> Result<()> {
+        self.failure.lock().expect("no thread panics in here").take().map_or(Ok(()), Err)
+    }
+
     /// All parts by month and sequence. Errors: the first row group or part that failed.
     pub fn finish(self) -> Result<Vec<MonthPart>> {
-        let results = self.results.into_inner().expect("no thread panics while it holds this");
-        let mut parts = results.into_iter().collect::<Result<Vec<_>>>()?;
+        self.check()?;
+        let mut parts = self.written.into_inner().expect("no thread panics while it holds this");
         let begun = self.begun.into_inner().expect("no thread panics while it holds this");
         if !begun.is_empty() {
             return Err(Error::invariant("a part was begun and not written"));
@@ -170,6 +180,30 @@ mod tests {
             assert_eq!(part.totals, GroupTotals::of(key, month, groups));
             assert_eq!(part.users, (groups[0].user_id, groups[groups.len() - 1].user_id));
         }
+    }
+
+    #[test]
+    fn a_part_that_reads_back_otherwise_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = Place::open(folder.path().to_str().unwrap()).unwrap();
+        let (categories, month) = (Categories::builtin(), "2025-01".parse().unwrap());
+        let writer = PartWriter::new(table, "run", &categories, Key::random()).unwrap();
+        // Two counts are exchanged: no total tells.
+        let groups = groups(40);
+        let mut others = groups.clone();
+        (others[7].transaction_count, others[8].transaction_count) =
+            (groups[8].transaction_count, groups[7].transaction_count);
+        let encode = |groups: &[Spend]| {
+            let (part, start, ends_part, groups) = (0, 0, true, groups.to_vec());
+            writer.encode(&RowGroup { month, part, start, groups, ends_part }).unwrap()
+        };
+        assert!(writer.write(month, 0, vec![encode(&groups)]).is_ok());
+        let columns = encode(&others).columns;
+        let error =
+            writer.write(month, 1, vec![EncodedRowGroup { columns, ..encode(&groups) }]).err().unwrap();
+        assert!(error.to_string().contains("reads back otherwise"), "{error}");
+        let part = |start: usize| EncodedRowGroup { start, ..encode(&groups) };
+        assert!(writer.write(month, 2, vec![part(0), part(40)]).is_err(), "keys do not rise");
     }
 
     #[test]
