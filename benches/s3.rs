@@ -1,16 +1,21 @@
 //! Times the spending job over an S3 server on this machine, beside local files.
 //!
 //! In: `PENNYMILL_BENCH_ROWS`, or a million rows. Out: wall seconds of whole commands, medians, and
-//! their ratio, for logs alone and for logs and lake.
-//! Invariant: all ways of storing are timed in turn, and every run counts every row that was made.
+//! their ratio, for logs alone and for logs and lake; and how long the server takes to give the logs to
+//! somebody who throws them away.
+//! Invariant: all ways are timed in turn, and every run counts every row that was made.
 
 #[path = "../tests/support/s3_server.rs"]
 mod s3_server;
 
+use futures::StreamExt;
+use object_store::ObjectStoreExt;
+use object_store::aws::AmazonS3Builder;
 use pennymill::bench::options;
 use pennymill::generate::generate;
 use pennymill::job::sections::Bench;
 use pennymill::job::spec::Spec;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -42,20 +47,52 @@ fn main() {
         ("logs on S3", "s3://bucket", &local),
         ("logs and lake on S3", "s3://bucket", "s3://bucket"),
     ];
-    let mut seconds = ways.map(|_| Vec::new());
+    let (mut seconds, mut thrown_away) = (ways.map(|_| Vec::new()), Vec::new());
     for _ in 0..=RUNS {
         for ((_, logs, lake), seconds) in ways.iter().zip(&mut seconds) {
             seconds.push(run(&bucket, logs, lake, &endpoint, rows));
         }
+        thrown_away.push(throw_away(&bucket, &endpoint));
     }
-    let medians = seconds.map(|seconds| {
-        let mut timed = seconds[1..].to_vec();
-        timed.sort_by(f64::total_cmp);
-        (timed[RUNS / 2], timed[0], timed[RUNS - 1])
-    });
-    for ((name, ..), (median, min, max)) in ways.iter().zip(medians) {
-        println!("{name}: {median:.2} s ({min:.2}-{max:.2}), {:.2} times local files", median / medians[0].0);
+    let local = median(&seconds[0]).0;
+    let names = ways.iter().map(|(name, ..)| *name).chain(["logs on S3, thrown away"]);
+    for (name, seconds) in names.zip(seconds.iter().chain([&thrown_away])) {
+        let (median, min, max) = median(seconds);
+        println!("{name}: {median:.2} s ({min:.2}-{max:.2}), {:.2} times local files", median / local);
     }
+}
+
+/// The median of all but the first, the least and the most.
+fn median(seconds: &[f64]) -> (f64, f64, f64) {
+    let mut timed = seconds[1..].to_vec();
+    timed.sort_by(f64::total_cmp);
+    (timed[RUNS / 2], timed[0], timed[RUNS - 1])
+}
+
+/// Reads all logs from the server, as many at once as a run has under way. Out: its wall seconds.
+fn throw_away(made: &Path, endpoint: &str) -> f64 {
+    let mut bucket = AmazonS3Builder::new().with_bucket_name("bucket");
+    for (key, value) in s3_server::environment(endpoint) {
+        bucket = bucket.with_config(key.to_lowercase().parse().expect("a key of the client"), value);
+    }
+    let bucket = bucket.build().expect("a bucket");
+    let logs = std::fs::read_dir(made.join("logs")).expect("there are logs");
+    let logs: Vec<_> = logs.map(|log| log.expect("a log").file_name()).collect();
+    let read = |log: &OsString| {
+        let (bucket, path) = (&bucket, object_store::path::Path::from(format!("logs/{}", log.display())));
+        async move {
+            let mut body = bucket.get(&path).await.expect("the server answers").into_stream();
+            while let Some(piece) = body.next().await {
+                piece.expect("the server goes on");
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let all = futures::stream::iter(logs.iter().map(read)).buffer_unordered(workers);
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    let since = Instant::now();
+    runtime.block_on(all.collect::<Vec<()>>());
+    since.elapsed().as_secs_f64()
 }
 
 /// One run of the command into an empty lake. Out: its wall seconds.
