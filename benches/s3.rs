@@ -15,7 +15,7 @@ use pennymill::bench::options;
 use pennymill::generate::generate;
 use pennymill::job::sections::Bench;
 use pennymill::job::spec::Spec;
-use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -77,22 +77,28 @@ fn throw_away(made: &Path, endpoint: &str) -> f64 {
     }
     let bucket = bucket.build().expect("a bucket");
     let logs = std::fs::read_dir(made.join("logs")).expect("there are logs");
-    let logs: Vec<_> = logs.map(|log| log.expect("a log").file_name()).collect();
-    let read = |log: &OsString| {
+    let logs: Vec<_> = logs.map(|log| log.expect("a log")).collect();
+    let made_bytes: u64 = logs.iter().map(|log| log.metadata().expect("a log").len()).sum();
+    let read = |log: &DirEntry| {
+        let log = log.file_name();
         let (bucket, path) = (&bucket, object_store::path::Path::from(format!("logs/{}", log.display())));
         async move {
             let mut body = bucket.get(&path).await.expect("the server answers").into_stream();
+            let mut bytes = 0;
             while let Some(piece) = body.next().await {
-                piece.expect("the server goes on");
+                bytes += piece.expect("the server goes on").len() as u64;
             }
+            bytes
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let all = futures::stream::iter(logs.iter().map(read)).buffer_unordered(workers);
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
     let since = Instant::now();
-    runtime.block_on(all.collect::<Vec<()>>());
-    since.elapsed().as_secs_f64()
+    let read: Vec<u64> = runtime.block_on(all.collect());
+    let seconds = since.elapsed().as_secs_f64();
+    assert_eq!(read.iter().sum::<u64>(), made_bytes, "every byte is read");
+    seconds
 }
 
 /// One run of the command into an empty lake. Out: its wall seconds.

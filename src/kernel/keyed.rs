@@ -86,8 +86,7 @@ impl KeyedTotal {
     }
 }
 
-/// What stands in a list of groups: another one has another digest, but for
-/// about one in 2^64.
+/// What stands in a list of groups: another one has another digest, but for about one in 2^64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest(u64);
 

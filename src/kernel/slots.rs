@@ -96,8 +96,8 @@ impl<V: Copy> Slots<V> {
         product as u64 ^ (product >> 64) as u64
     }
 
-    /// Asks for the entry in the same way, once its place is there: one in seven is not at the first
-    /// place of its hash, and costs more than all others when it is not asked for.
+    /// Asks for the entry in the same way, once its place is there: in a table that is a quarter
+    /// full one in seven is not at the first place of its hash.
     #[inline]
     pub fn approach(&self, hash: u64) {
         let mut index = self.index(hash);

@@ -48,8 +48,7 @@ impl Cutter {
             let fills_part = open.start + open.groups.len() >= PART_GROUPS;
             let ends_part = fills_part && next.user_id != open.last_user;
             if ends_part || open.groups.len() == ROW_GROUP_ROWS {
-                let buffer = emit(open.take(month, ends_part));
-                open.groups = buffer;
+                open.groups = emit(open.take(month, ends_part));
                 continue;
             }
             let room = ROW_GROUP_ROWS - open.groups.len();
