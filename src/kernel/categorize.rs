@@ -54,7 +54,6 @@ pub struct Candidate {
 /// The compiled layers of a job.
 #[derive(Debug)]
 pub struct Categorizer {
-    categories: usize,
     uncategorized: CategoryId,
     /// The category of petrol stations, if the set has it.
     fuel: Option<CategoryId>,
@@ -90,7 +89,6 @@ impl Categorizer {
         let crowd: Vec<(Box<str>, CategoryId)> =
             layers.crowd.iter().map(|entry| (seller_name(&entry.name).into(), entry.category)).collect();
         Ok(Categorizer {
-            categories: categories.count(),
             uncategorized: categories.uncategorized(),
             fuel: categories.id(FUEL),
             choices: Choices::new(choices),
@@ -101,11 +99,6 @@ impl Categorizer {
             crowd,
             keywords: Keywords::new(&layers.keywords, &layers.countries),
         })
-    }
-
-    /// How many categories there are.
-    pub fn categories(&self) -> usize {
-        self.categories
     }
 
     /// How many names each layer knows in the scope of the job.
@@ -125,9 +118,9 @@ impl Categorizer {
         self.look_up_folded(seller, folded)
     }
 
-    /// The same where the seller is folded already, into a text that is used up. Of the raw seller
-    /// counts only what the folded text says, unless that is nothing.
-    pub fn look_up_folded(&self, seller: &str, folded: &mut String) -> Seller {
+    /// The same where the seller is folded already. Of the raw seller counts only what the folded
+    /// text says, unless that is nothing.
+    pub fn look_up_folded(&self, seller: &str, folded: &str) -> Seller {
         let descriptor = Descriptor::understand(folded);
         let name = descriptor.clone().name();
         let by_name = self.by_name(&descriptor, &name).next().map(|(found, source)| {
@@ -137,7 +130,7 @@ impl Categorizer {
         let keyword = if by_name.is_none() { self.by_keyword(&descriptor) } else { None };
         // Normalising is dear, and only these layers go by it.
         let is_wanted = !self.choices.is_empty() || self.rules.count() > 0 || !self.crowd.is_empty();
-        let name = if is_wanted { normalize_name(name, folded) } else { String::new() };
+        let name = if is_wanted { normalize_name(&name) } else { String::new() };
         let name = if name.is_empty() { seller } else { &name };
         let decision = by_name.or_else(|| self.by_crowd(name)).or(keyword);
         let none = Decision { category: self.uncategorized, source: CategorySource::None, entry: 0 };
@@ -159,16 +152,21 @@ impl Categorizer {
 
     /// What aliases and the dictionary know, the best first. An alias is as short as its author
     /// meant it, so only the dictionary has names that are called by their beginning.
-    fn by_name(&self, descriptor: &Descriptor, name: &str) -> impl Iterator<Item = (Found, CategorySource)> {
+    fn by_name(
+        &self,
+        descriptor: &Descriptor,
+        name: &[&str],
+    ) -> impl Iterator<Item = (Found, CategorySource)> + use<> {
+        let text = descriptor.words.concat();
         let alias = |found| (found, CategorySource::Alias);
         let listed = |found| (found, CategorySource::Dictionary);
-        let by_alias = self.aliases.find(descriptor, name).map(alias);
-        let by_listed = self.dictionary.find(descriptor, name).map(listed);
+        let by_alias = self.aliases.find(descriptor, &text, name.len()).map(alias);
+        let by_listed = self.dictionary.find(descriptor, &text, name.len()).map(listed);
         let guessed = || {
             // A cut text may be the beginning of names in both: if they disagree, of neither.
             let cut = [
-                self.aliases.find_cut(descriptor).map(alias),
-                self.dictionary.find_cut(descriptor).map(listed),
+                self.aliases.find_cut(descriptor, &text).map(alias),
+                self.dictionary.find_cut(descriptor, &text).map(listed),
             ];
             match cut {
                 [Some(alias), Some(listed)] if alias.0.category != listed.0.category => None,

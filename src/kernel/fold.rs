@@ -5,6 +5,8 @@
 //! Invariant: sellers that fold to one text are one seller to every later step, so an answer can
 //! be remembered by it however many reference numbers there are.
 
+use compact_str::CompactString;
+use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -32,16 +34,8 @@ pub fn fold(raw: &str, folded: &mut String) -> bool {
     let (width, refers) = match raw.is_ascii() {
         true => (raw.len(), split(raw.as_bytes(), &mut out)),
         false => {
-            // Up, then down: `ß` is `ss` however it is printed. Either can bring combining marks of
-            // its own, so marks are dropped after both. Up once before letters and marks are taken
-            // apart: a mark that is a letter in upper case (the iota subscript) stays in its place.
-            let upper = raw.chars().flat_map(char::to_uppercase).nfkd();
-            let plain = upper.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkd();
-            let plain = plain.filter(|c| !is_accent(*c) && *c != '’');
-            let mut letters = String::with_capacity(raw.len());
-            plain.for_each(|c| letters.push_str(plain_letters(c).unwrap_or(c.encode_utf8(&mut [0; 4]))));
             let width = raw.chars().filter(|c| !is_accent(*c)).count();
-            (width, split(letters.as_bytes(), &mut out))
+            (width, split(letters(raw).as_bytes(), &mut out))
         }
     };
     // Signs say something of what comes behind them. A cut reference is a reference still.
@@ -51,6 +45,47 @@ pub fn fold(raw: &str, folded: &mut String) -> bool {
     }
     *folded = String::from_utf8(out).expect("whole characters were copied");
     refers
+}
+
+/// A text without accents, in letters of one case but for ASCII.
+fn letters(raw: &str) -> String {
+    let mut letters = String::with_capacity(raw.len());
+    for c in raw.chars() {
+        match LATIN.get((c as usize).wrapping_sub(LATIN_FIRST)) {
+            Some(latin) => letters.push_str(latin),
+            None if c.is_ascii() => letters.push(c),
+            None if c == '’' => {}
+            None => {
+                letters.clear();
+                push_letters(raw.chars(), &mut letters);
+                return letters;
+            }
+        }
+    }
+    letters
+}
+
+/// What [`push_letters`] makes of the Latin letters behind ASCII. None of them depends on those
+/// beside it, and most names with an accent have no others.
+static LATIN: LazyLock<Vec<CompactString>> = LazyLock::new(|| {
+    let letters = |c: char| {
+        let mut letters = String::new();
+        push_letters(std::iter::once(c), &mut letters);
+        letters.into()
+    };
+    ('\u{80}'..='\u{24F}').map(letters).collect()
+});
+const LATIN_FIRST: usize = 0x80;
+
+/// The same for any text, character by character.
+fn push_letters(raw: impl Iterator<Item = char>, letters: &mut String) {
+    // Up, then down: `ß` is `ss` however it is printed. Either can bring combining marks of
+    // its own, so marks are dropped after both. Up once before letters and marks are taken
+    // apart: a mark that is a letter in upper case (the iota subscript) stays in its place.
+    let upper = raw.flat_map(char::to_uppercase).nfkd();
+    let plain = upper.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkd();
+    let plain = plain.filter(|c| !is_accent(*c) && *c != '’');
+    plain.for_each(|c| letters.push_str(plain_letters(c).unwrap_or(c.encode_utf8(&mut [0; 4]))));
 }
 
 /// Drops stars and references from the end; whether there were any.
@@ -236,6 +271,16 @@ fn push_once(sign: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn latin_letters_are_what_they_are_among_others(raw in "[ -~\u{80}-\u{24F}’\u{300}ͅΣ]{0,12}") {
+            let mut slowly = String::new();
+            push_letters(raw.chars(), &mut slowly);
+            prop_assert_eq!(letters(&raw).to_ascii_lowercase(), slowly);
+        }
+    }
 
     #[test]
     fn what_does_not_count() {

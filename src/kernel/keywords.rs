@@ -10,8 +10,9 @@ use crate::domain::category::CategoryId;
 use crate::domain::seller::{Country, Department, KeywordEntry, Rank};
 use crate::limits::KEYWORD_WORDS_MAX;
 use ahash::RandomState;
-use std::collections::HashMap;
+use smallvec::{SmallVec, smallvec};
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 
 /// A shorter beginning could be that of too many words.
 const CUT_BYTES_MIN: usize = 6;
@@ -50,6 +51,8 @@ pub struct Keywords {
     keywords: Vec<Keyword>,
     /// By words with single spaces between.
     by_words: HashMap<Box<str>, u32, RandomState>,
+    /// The first word of each: most words begin none.
+    starts: HashSet<Box<str>, RandomState>,
     /// In order, to find those that begin with a text.
     sorted: Vec<(Box<str>, u32)>,
 }
@@ -65,6 +68,8 @@ impl Keywords {
             let (text, category) = (entry.name.clone(), Some(entry.category));
             keywords.add(words, Keyword { text, category, department: *department, rank });
         }
+        let starts = keywords.by_words.keys().map(|words| words.split(' ').next().unwrap_or(words).into());
+        keywords.starts = starts.collect();
         keywords.sorted = keywords.by_words.iter().map(|(words, index)| (words.clone(), *index)).collect();
         keywords.sorted.sort_unstable();
         keywords
@@ -117,17 +122,18 @@ impl Keywords {
         counts: impl Fn(&Keyword) -> bool,
     ) -> Option<(u32, CategoryId)> {
         let mut first = None;
-        let mut taken = vec![false; words.len()];
+        let mut taken: SmallVec<[bool; 12]> = smallvec![false; words.len()];
         for length in (1..=KEYWORD_WORDS_MAX.min(words.len())).rev() {
             for start in 0..=words.len() - length {
                 let span = start..start + length;
-                if taken[span.clone()].contains(&true) {
+                let may_be_cut = cut && span.end == words.len();
+                if taken[span.clone()].contains(&true) || !may_be_cut && !self.starts.contains(words[start]) {
                     continue;
                 }
                 let text = words[span.clone()].join(" ");
                 let whole = self.by_words.get(text.as_str()).copied();
                 let found = match whole {
-                    None if cut && span.end == words.len() => self.complete(&text),
+                    None if may_be_cut => self.complete(&text),
                     whole => whole,
                 };
                 let Some(index) = found.filter(|index| counts(self.keyword(*index))) else { continue };

@@ -80,11 +80,10 @@ impl<'a> Known<'a> {
         self.shard(folded).get(folded)
     }
 
-    /// Uses up the folded text. Two workers may look up the same at once: they find the same.
-    fn look_up(&self, seller: &str, folded: &mut String) -> Seller {
-        let key = CompactString::from(folded.as_str());
+    /// Two workers may look up the same at once: they find the same.
+    fn look_up(&self, seller: &str, folded: &str) -> Seller {
         let found = self.categorizer.look_up_folded(seller, folded);
-        self.shard(&key).insert(key, found.clone());
+        self.shard(folded).insert(folded.into(), found.clone());
         found
     }
 }
@@ -179,7 +178,7 @@ impl<'a> Memo<'a> {
             }
             _ => {
                 self.counts.looked_up += 1;
-                self.known.look_up(seller, &mut folded)
+                self.known.look_up(seller, &folded)
             }
         };
         let rules = self.rule_set(found.rules);

@@ -10,6 +10,7 @@ use super::fold::fold;
 use crate::domain::category::CategoryId;
 use crate::domain::seller::{Country, Rank, SellerEntry};
 use ahash::RandomState;
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
@@ -64,26 +65,26 @@ const LONGER_BYTES_MIN: usize = 9;
 
 impl Names {
     /// The names that hold in the countries of a job. `is_weak` judges the words of a name.
-    pub fn new<'e>(
-        entries: impl IntoIterator<Item = &'e SellerEntry>,
+    pub fn new(
+        entries: &[SellerEntry],
         countries: &[Country],
-        is_weak: impl Fn(&[&str]) -> bool,
+        is_weak: impl Fn(&[&str]) -> bool + Sync,
     ) -> Names {
+        let understand = |folded: &mut String, entry: &SellerEntry| {
+            let rank = entry.rank(countries)?;
+            fold(&entry.name, folded);
+            let Descriptor { words, web, .. } = Descriptor::of_name(folded);
+            let (text, category) = (entry.name.clone(), Some(entry.category));
+            let (weak, site) = (is_weak(&words), web && words.len() == 1);
+            let name = Name { text, category, weak, site, words: words.len(), rank };
+            (!words.is_empty()).then(|| (words.concat(), name))
+        };
+        let understood = entries.par_iter().map_init(String::new, understand);
+        let understood: Vec<Option<(String, Name)>> = understood.collect();
         let mut names = Names::default();
-        let mut folded = String::new();
-        for entry in entries {
-            let Some(rank) = entry.rank(countries) else { continue };
-            fold(&entry.name, &mut folded);
-            let Descriptor { words, web, .. } = Descriptor::of_name(&folded);
-            if !words.is_empty() {
-                let (text, category) = (entry.name.clone(), Some(entry.category));
-                let (weak, site) = (is_weak(&words), web && words.len() == 1);
-                let name = Name { text, category, weak, site, words: words.len(), rank };
-                names.add(words.concat(), name);
-            }
-        }
+        understood.into_iter().flatten().for_each(|(key, name)| names.add(key, name));
         names.sorted = names.by_key.iter().map(|(key, index)| (key.clone(), *index)).collect();
-        names.sorted.sort_unstable();
+        names.sorted.par_sort_unstable();
         names.key_bytes_max = names.sorted.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
         names
     }
@@ -116,14 +117,12 @@ impl Names {
         &self.names[index as usize]
     }
 
-    /// The longest name that the words begin with, unless it is weak or in dispute. `name` is the
-    /// descriptor's.
-    pub fn find(&self, seller: &Descriptor, name: &str) -> Option<Found> {
+    /// The longest name that the words begin with, unless it is weak or in dispute. `text` are the
+    /// words without spaces, and so many of them are the descriptor's name.
+    pub fn find(&self, seller: &Descriptor, text: &str, name_words: usize) -> Option<Found> {
         if self.names.is_empty() {
             return None;
         }
-        let text = seller.words.concat();
-        let name_words = name.split(' ').count();
         let mut end = text.len();
         for (before, word) in seller.words.iter().enumerate().rev() {
             if end <= self.key_bytes_max
@@ -143,24 +142,23 @@ impl Names {
     }
 
     /// The one name that the words are the beginning of, cut off by the bank. Weaker evidence than
-    /// a name that was found.
-    pub fn find_cut(&self, seller: &Descriptor) -> Option<Found> {
-        let longer = if seller.cut { self.longer(&seller.words.concat(), |_| true) } else { None };
+    /// a name that was found. `text` are the words without spaces.
+    pub fn find_cut(&self, seller: &Descriptor, text: &str) -> Option<Found> {
+        let longer = if seller.cut { self.longer(text, |_| true) } else { None };
         let (index, category) = longer?;
         Some(Found { index, category, fit: Fit::Cut, words: seller.words.len() })
     }
 
     /// The one name that a name is all but the last word of.
-    pub fn find_shortened(&self, seller: &Descriptor, name: &str) -> Option<Found> {
+    pub fn find_shortened(&self, seller: &Descriptor, name: &[&str]) -> Option<Found> {
         let (index, category) = self.longer_by_a_word(name)?;
         Some(Found { index, category, fit: Fit::Short, words: seller.words.len() })
     }
 
     /// The name that has one word more than a name of several words.
-    fn longer_by_a_word(&self, name: &str) -> Option<(u32, CategoryId)> {
-        let words = name.split(' ').count();
-        let by_a_word = |index: u32| self.name(index).words == words + 1;
-        self.longer(&name.replace(' ', ""), by_a_word).filter(|_| words > 1)
+    fn longer_by_a_word(&self, name: &[&str]) -> Option<(u32, CategoryId)> {
+        let by_a_word = |index: u32| self.name(index).words == name.len() + 1;
+        if name.len() > 1 { self.longer(&name.concat(), by_a_word) } else { None }
     }
 
     /// The name that a text is the beginning of, if all names that begin so fit and agree.

@@ -105,7 +105,7 @@ fn parse<'a>(
     let seller = match separators.is_plain(second + 1..third) {
         // SAFETY: ASCII is UTF-8.
         true => unsafe { std::str::from_utf8_unchecked(seller) },
-        false if seller.contains(&0) => return None,
+        false if memchr::memchr(0, seller).is_some() => return None,
         false => std::str::from_utf8(seller).ok()?,
     };
     let amount_cents = amount_cents(block, third + 1, end)?;

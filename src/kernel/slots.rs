@@ -131,7 +131,7 @@ impl<V: Copy> Slots<V> {
 
     /// Keeps what is known of a text that is not there yet, if it fits.
     pub fn insert(&mut self, text: &str, known: V) {
-        if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
+        if text.len() > TEXT_BYTES_MAX || memchr::memchr(0, text.as_bytes()).is_some() {
             return;
         }
         if 2 * (self.entries.len() + 1) > self.places.len() {

@@ -26,12 +26,23 @@ fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
 }
 
 pub(super) static PHRASES: LazyLock<Set> = LazyLock::new(|| lines(include_str!("phrases.txt")).collect());
+static PHRASE_STARTS: LazyLock<Set> =
+    LazyLock::new(|| PHRASES.iter().map(|phrase| first_word(phrase)).collect());
 
 pub(super) const PHRASE_WORDS_MAX: usize = 4;
 
-/// The longest of `phrases` at the front, as a number of words.
-fn phrase_at_front(words: &[&str], contains: impl Fn(&str) -> bool) -> Option<usize> {
-    (1..=PHRASE_WORDS_MAX.min(words.len())).rev().find(|count| contains(&words[..*count].join(" ")))
+fn first_word(phrase: &str) -> &str {
+    phrase.split(' ').next().unwrap_or(phrase)
+}
+
+/// The longest phrase at the front, as a number of words. `starts` are the first words of all: most
+/// texts begin with none of them.
+fn phrase_at_front(words: &[&str], starts: &Set, contains: impl Fn(&str) -> bool) -> Option<usize> {
+    let longest = match words.first() {
+        Some(first) if starts.contains(first) => PHRASE_WORDS_MAX.min(words.len()),
+        _ => 0,
+    };
+    (1..=longest).rev().find(|count| contains(&words[..*count].join(" ")))
 }
 
 pub(super) fn drop_bank_phrase(Descriptor { words, .. }: &mut Descriptor) {
@@ -42,7 +53,9 @@ pub(super) fn drop_bank_phrase(Descriptor { words, .. }: &mut Descriptor) {
         words.drain(..3);
         return;
     }
-    let Some(count) = phrase_at_front(words, |phrase| PHRASES.contains(phrase)) else { return };
+    let Some(count) = phrase_at_front(words, &PHRASE_STARTS, |phrase| PHRASES.contains(phrase)) else {
+        return;
+    };
     let rest = &words[count..];
     let sign = |word: &&str| [STAR, REFERENCE].contains(word);
     let number = |word: &&str, digits| is_number(word) && word.len() == digits;
@@ -74,9 +87,12 @@ pub(super) static PROCESSORS: LazyLock<HashMap<&str, Processor, RandomState>> = 
     };
     lines(include_str!("processors.txt")).map(parse).collect()
 });
+static PROCESSOR_STARTS: LazyLock<Set> =
+    LazyLock::new(|| PROCESSORS.keys().map(|name| first_word(name)).collect());
 
 pub(super) fn drop_processor(Descriptor { words, .. }: &mut Descriptor) {
-    let Some(count) = phrase_at_front(words, |name| PROCESSORS.contains_key(name)) else { return };
+    let count = phrase_at_front(words, &PROCESSOR_STARTS, |name| PROCESSORS.contains_key(name));
+    let Some(count) = count else { return };
     let processor = &PROCESSORS[words[..count].join(" ").as_str()];
     let Some(next) = words.get(count) else { return };
     if *next == STAR || !processor.star && !processor.unless.contains(next) {
@@ -203,7 +219,11 @@ pub(super) fn end_at_number(Descriptor { words, .. }: &mut Descriptor) {
 pub(super) struct Places {
     pub(super) countries: Set,
     pub(super) states: Set,
+    /// States whose letters may be a word of a name as well.
+    pub(super) doubtful_states: Set,
     pub(super) cities: Set,
+    /// The last word of each city.
+    city_ends: Set,
 }
 
 /// The longest name of a city, in words.
@@ -218,8 +238,14 @@ pub(super) static PLACES: LazyLock<Places> = LazyLock::new(|| {
                 continue;
             }
             (country, "[countries]") => places.countries.insert(country),
-            (state, "[states]") => places.states.insert(state),
-            (city, _) => places.cities.insert(city),
+            (state, "[states]") => match state.strip_prefix('?') {
+                Some(state) => places.doubtful_states.insert(state),
+                None => places.states.insert(state),
+            },
+            (city, _) => {
+                places.city_ends.insert(city.rsplit(' ').next().unwrap_or(city));
+                places.cities.insert(city)
+            }
         };
     }
     places
@@ -238,13 +264,16 @@ pub(super) fn drop_place(Descriptor { words, .. }: &mut Descriptor) {
         end -= 1;
     }
     let is_state = |word: &str| places.states.contains(word);
-    let may_be_state = |word: &str| places.states.contains(format!("?{word}").as_str());
+    let may_be_state = |word: &str| places.doubtful_states.contains(word);
     let before_state = match words[..end].last() {
         Some(last) if end > 1 && (is_state(last) || may_be_state(last)) => end - 1,
         _ => end,
     };
     let city = |end: usize| {
-        let longest = CITY_WORDS_MAX.min(end.saturating_sub(1));
+        let longest = match words[..end].last() {
+            Some(last) if places.city_ends.contains(last) => CITY_WORDS_MAX.min(end - 1),
+            _ => 0,
+        };
         let found =
             (1..=longest).rev().find(|n| places.cities.contains(words[end - n..end].join(" ").as_str()));
         found.map(|n| end - n).filter(|start| !BINDING_WORDS.contains(&words[start - 1]))
