@@ -7,12 +7,12 @@
 mod alerts;
 mod checks;
 mod overlaps;
+mod read;
 mod records;
 
 use crate::domain::month::Month;
-use crate::engine::local::{Mapped, Tuning, map};
+use crate::engine::local::Tuning;
 use crate::engine::reduce::{Reduced, Reduction, reduce};
-use crate::engine::settle::{Verdict, settle};
 use crate::error::{Error, Kind, Result};
 use crate::input::gaps::gaps;
 use crate::input::ledger::{Entry, Ledger, Status};
@@ -20,27 +20,25 @@ use crate::input::plan::{Held, LogObject};
 use crate::input::published::{PartFile, PublishedPart};
 use crate::input::reference::{Reference, zone};
 use crate::job::spec::Spec;
-use crate::kernel::categorize::Categorizer;
-use crate::kernel::fused::{MapRules, Outcome};
+use crate::kernel::fused::MapRules;
 use crate::kernel::keyed::Key;
 use crate::kernel::line_sample::LineSample;
 use crate::limits::RUN_SECONDS_MAX;
 use crate::output::commit;
-use crate::output::lake::{Head, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::output::lake::{Head, Lake, MONTHLY_SPENDING};
 use crate::output::line_samples;
 use crate::output::manifest::{Manifest, PartRecord};
 use crate::output::monthly::{Cutter, MonthPart, PartWriter, QueueState, RowGroupQueue};
-use crate::output::part::{WrittenPart, sha256, write_file};
+use crate::output::part::{sha256, write_file};
 use crate::output::rejects;
-use crate::output::transactions::TransactionWriter;
 use crate::planted::Bug;
 use crate::progress::Progress;
 use crate::report::{Report, RunOutcome};
 use alerts::Said;
 use checks::{recounted, verify};
+use read::Read;
 use records::{entry, fill, inputs, months};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::time::Instant;
 
 /// What an attempt is to do.
@@ -106,17 +104,6 @@ pub struct Attempt<'a> {
     pub progress: &'a Progress,
 }
 
-/// Everything that was read, and judged.
-struct Read {
-    run_id: String,
-    kept: Vec<(LogObject, Outcome)>,
-    /// With what they came to, where they could be read to their end.
-    held: Vec<(LogObject, Option<Outcome>, String)>,
-    mapped: Mapped,
-    sum: Outcome,
-    transactions: Vec<(Month, WrittenPart)>,
-}
-
 /// What was written for the touched months, as read back.
 struct Closing {
     parts: Vec<MonthPart>,
@@ -165,70 +152,6 @@ impl Attempt<'_> {
         let objects = ledger.entries.iter().map(|(name, entry)| (name.as_str(), rows(entry)));
         report.gaps = gaps(objects, &read.kept.iter().map(|(object, _)| object.name.as_str()).collect());
         Ok(Ended::Published)
-    }
-
-    /// Reads all objects; where some have to be held, reads again without them, so that nothing
-    /// of them is in the sums.
-    fn read(&self, wish: &Wish, rules: &MapRules) -> Result<Read> {
-        let categorizer = Categorizer::of(self.reference)?;
-        let mut objects = wish.objects().to_vec();
-        let mut held = Vec::new();
-        loop {
-            let run_id = uuid::Uuid::now_v7().to_string();
-            let (mut mapped, transactions) = self.map(&run_id, &objects, rules, &categorizer)?;
-            let verdicts = match wish {
-                Wish::Count(_) => self.judge(&objects, &mapped),
-                Wish::Recount(recount) => self.hold_to_ledger(recount, &mapped)?,
-            };
-            let outcomes = std::mem::take(&mut mapped.outcomes);
-            let judged = objects.into_iter().zip(outcomes).zip(verdicts);
-            let (held_before, mut kept) = (held.len(), Vec::new());
-            for ((object, outcome), verdict) in judged {
-                match (verdict, outcome) {
-                    (Verdict::Kept, Ok(outcome)) => kept.push((object, outcome)),
-                    (Verdict::Held(reason), outcome) => held.push((object, outcome.ok(), reason)),
-                    (Verdict::Kept, Err(damage)) => return Err(Error::invariant(damage).at(&object.name)),
-                }
-            }
-            if held.len() == held_before || kept.is_empty() || Bug::HeldRowsStay.is_planted() {
-                let mut sum = Outcome::default();
-                kept.iter().for_each(|(_, outcome)| sum.add_counts(outcome));
-                return Ok(Read { run_id, kept, held, mapped, sum, transactions });
-            }
-            objects = kept.into_iter().map(|(object, _)| object).collect();
-        }
-    }
-
-    fn map(
-        &self,
-        run_id: &str,
-        objects: &[LogObject],
-        rules: &MapRules,
-        categorizer: &Categorizer,
-    ) -> Result<(Mapped, Vec<(Month, WrittenPart)>)> {
-        let on_read = |bytes, lines| self.progress.advance(bytes, lines);
-        if !self.spec.output.transactions {
-            return Ok((map(objects, rules, categorizer, &self.tuning, &(), &on_read)?, Vec::new()));
-        }
-        let writer = TransactionWriter {
-            table: self.lake.place.child(TRANSACTIONS),
-            run_id,
-            categories: &self.reference.categories,
-            categorizer,
-            objects,
-            state: Mutex::default(),
-        };
-        let mapped = map(objects, rules, categorizer, &self.tuning, &writer, &on_read)?;
-        let recorded = mapped.outcomes.iter().flatten().map(|o| o.by_source.iter().sum::<u64>()).sum();
-        // An archive that breaks off was recorded up to there; it will be held, and read no more.
-        let parts =
-            if mapped.outcomes.iter().all(Result::is_ok) { writer.close(recorded)? } else { Vec::new() };
-        Ok((mapped, parts))
-    }
-
-    fn judge(&self, objects: &[LogObject], mapped: &Mapped) -> Vec<Verdict> {
-        let limit = self.spec.limits.rejects_max_ratio.0;
-        settle(objects, &mapped.outcomes, &self.head.ledger, limit, self.duplicates)
     }
 
     fn all_held(&self, read: &Read) -> Vec<Held> {

@@ -162,6 +162,11 @@ impl Place {
         }
     }
 
+    /// Whether it lies in the local file system.
+    pub fn is_local(&self) -> bool {
+        self.url.scheme() == "file"
+    }
+
     /// The place of a name below this one.
     pub fn child(&self, name: &str) -> Place {
         let path = name.split('/').fold(self.path.clone(), |path, segment| path.join(segment));

@@ -8,9 +8,8 @@
 use super::feed::{Feed, Given, PieceId, Task};
 use super::read::scan;
 use super::rejects::Rejects;
-use super::sample::partition_by_sample;
 use super::shuffle::Shuffle;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::input::fetch::Compression;
 use crate::input::plan::{LogObject, Split, splits};
 use crate::job::spec::Spec;
@@ -46,8 +45,7 @@ impl Tuning {
     }
 
     pub fn pool(&self) -> Result<rayon::ThreadPool> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-        pool.map_err(|e| Error::new(crate::error::Kind::Temporary, format!("cannot start threads: {e}")))
+        pool(self.threads)
     }
 
     /// What movements may take of the memory; the rest is for the parts being written.
@@ -59,6 +57,12 @@ impl Tuning {
     fn reject_bytes(&self) -> u64 {
         self.memory_bytes / 16
     }
+}
+
+/// So many threads; 0 means one per core.
+pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|e| Error::new(Kind::Temporary, format!("cannot start threads: {e}")))
 }
 
 /// What an object came to: its counts, or why it cannot be read to its end.
@@ -135,12 +139,12 @@ pub fn map<R: Record>(
     objects: &[LogObject],
     rules: &MapRules,
     categorizer: &Categorizer,
+    partitioner: Partitioner,
     tuning: &Tuning,
     record: &R,
     on_read: &OnRead,
 ) -> Result<Mapped> {
     let splits = splits(objects, tuning.split_bytes);
-    let partitioner = partition_by_sample(objects, rules.zone, categorizer.categories())?;
     let shuffle = Shuffle::new(partitioner.count(), tuning.shuffle_bytes());
     let mut rejects = Rejects::new(tuning.reject_bytes());
     let pool = tuning.pool()?;

@@ -3,8 +3,9 @@
 //! In: the objects to read. Out: ranges of users of about equal weight, and about as many as keep
 //! one in a core's cache. Invariant: a bad sample costs time, never a cent.
 
+use super::local::pool;
 use crate::domain::zone::Zone;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::input::fetch;
 use crate::input::plan::LogObject;
 use crate::kernel::parse::{Line, parse_line};
@@ -13,25 +14,33 @@ use crate::kernel::scan::{Block, Scanner};
 use crate::limits::{PARTITION_ROWS_TARGET, PARTITIONS_MAX};
 use rayon::prelude::*;
 
-/// Objects that are looked at, and bytes of each, for a sample of users.
-const SAMPLE_OBJECTS: usize = 64;
-/// Of all plain objects together: logs sorted by user must be looked at in many places.
-const SAMPLE_STRETCHES: u64 = 256;
-const SAMPLE_BYTES: usize = 16 * 1024;
+/// How much is looked at for a sample of users.
+struct Extent {
+    objects: usize,
+    /// Of all plain objects together: logs sorted by user must be looked at in many places.
+    stretches: u64,
+    stretch_bytes: usize,
+}
+
+const LOCAL: Extent = Extent { objects: 64, stretches: 256, stretch_bytes: 16 * 1024 };
+/// A remote store takes its time for each request, however short: fewer, and as many bytes.
+const REMOTE: Extent = Extent { objects: 16, stretches: 64, stretch_bytes: 64 * 1024 };
 /// Of one object one stretch in so many bytes: the sample asks for little beside the map.
 const SAMPLE_EVERY_BYTES: u64 = 4 * 1024 * 1024;
-/// Stretches that are read at once: a remote store takes its time for each, however short.
-const SAMPLE_READERS: usize = 16;
+/// Stretches that are read at once from a remote store, which takes its time for each.
+const REMOTE_SAMPLE_READERS: usize = 16;
 /// What an archive holds per byte, about: enough to choose a number of partitions.
 const ARCHIVE_RATIO: u64 = 5;
 
 /// Chooses partitions by the users in a sample of lines.
 pub fn partition_by_sample(objects: &[LogObject], zone: &Zone, categories: usize) -> Result<Partitioner> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(SAMPLE_READERS).build();
-    let pool = pool.map_err(|e| Error::new(Kind::Temporary, format!("cannot start threads: {e}")))?;
-    let stretches = stretches(objects);
-    let read = |(object, start): &(&LogObject, u64)| sample(object, *start, zone);
-    let found: Vec<(Sample, u64)> = pool.install(|| stretches.par_iter().map(read).collect::<Result<_>>())?;
+    let is_local = objects.iter().all(|object| object.place.is_local());
+    let extent = if is_local { LOCAL } else { REMOTE };
+    let stretches = stretches(objects, &extent);
+    let read = |(object, start): &(&LogObject, u64)| sample(object, *start, extent.stretch_bytes, zone);
+    let read_all = || stretches.par_iter().map(read).collect::<Result<Vec<(Sample, u64)>>>();
+    // More threads than cores only wait for each other, unless they wait for a server.
+    let found = if is_local { read_all() } else { pool(REMOTE_SAMPLE_READERS)?.install(read_all) }?;
     let (mut seen, mut bytes) = (Sample::default(), 0);
     for (more, more_bytes) in found {
         seen.append(more);
@@ -48,14 +57,14 @@ pub fn partition_by_sample(objects: &[LogObject], zone: &Zone, categories: usize
 }
 
 /// Where lines are looked at.
-fn stretches(objects: &[LogObject]) -> Vec<(&LogObject, u64)> {
-    let looked_at = objects.iter().step_by(objects.len().div_ceil(SAMPLE_OBJECTS).max(1));
+fn stretches<'o>(objects: &'o [LogObject], extent: &Extent) -> Vec<(&'o LogObject, u64)> {
+    let looked_at = objects.iter().step_by(objects.len().div_ceil(extent.objects).max(1));
     let starts = |index: usize, object: &LogObject| -> Vec<u64> {
         if object.compression != fetch::Compression::None {
             return vec![0];
         }
         let most = object.size_bytes.div_ceil(SAMPLE_EVERY_BYTES).max(1);
-        let count = (SAMPLE_STRETCHES / objects.len() as u64).clamp(1, most);
+        let count = (extent.stretches / objects.len() as u64).clamp(1, most);
         // In each object at another place: objects may each be sorted by user.
         let shift = (index as u64).wrapping_mul(GOLDEN_RATIO) >> 32;
         let start = |stretch: u64| {
@@ -72,11 +81,11 @@ fn stretches(objects: &[LogObject]) -> Vec<(&LogObject, u64)> {
 /// Its multiples are spread evenly over all values, however many there are of them.
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Some lines from `start` on, and the bytes of those lines.
-fn sample(object: &LogObject, start: u64, zone: &Zone) -> Result<(Sample, u64)> {
-    let end = start + SAMPLE_BYTES as u64;
-    let reader = std::io::Read::take(fetch::open(object, start.saturating_sub(1), end)?, SAMPLE_BYTES as u64);
-    let scanner = Scanner::new(reader, start, u64::MAX, SAMPLE_BYTES);
+/// The lines of a stretch from `start` on, and their bytes.
+fn sample(object: &LogObject, start: u64, stretch_bytes: usize, zone: &Zone) -> Result<(Sample, u64)> {
+    let most = stretch_bytes as u64;
+    let reader = std::io::Read::take(fetch::open(object, start.saturating_sub(1), start + most)?, most);
+    let scanner = Scanner::new(reader, start, u64::MAX, stretch_bytes);
     let (mut seen, mut bytes) = (Sample::default(), 0);
     // Damage is found, and told, by the map.
     let Ok(mut scanner) = scanner else { return Ok((seen, bytes)) };
@@ -112,7 +121,7 @@ mod tests {
     #[test]
     fn a_sample_asks_for_little_and_looks_everywhere() {
         let starts = |objects: &[LogObject]| -> Vec<u64> {
-            stretches(objects).into_iter().map(|(_, start)| start).collect()
+            stretches(objects, &LOCAL).into_iter().map(|(_, start)| start).collect()
         };
         let plain = |count, size_bytes| starts(&objects(count, size_bytes, fetch::Compression::None));
         let one = plain(1, 1 << 30);

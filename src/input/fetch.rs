@@ -102,7 +102,7 @@ enum Raw {
 impl Raw {
     fn open(object: &LogObject, start: u64, end: u64) -> Result<Raw> {
         let changed = |error: object_store::Error| object.changed_or(error);
-        if object.place.url.scheme() == "file" {
+        if object.place.is_local() {
             let options = GetOptions { if_match: object.etag.clone(), ..GetOptions::default() };
             let got = wait(object.place.store.get_opts(&object.place.path, options)).map_err(changed)?;
             let GetResultPayload::File(mut file, _) = got.payload else {
