@@ -22,8 +22,9 @@ use pennymill::kernel::content::Content;
 use pennymill::kernel::fused::{MapRules, Mapper, Outcome, Worker};
 use pennymill::kernel::keyed::Key;
 use pennymill::kernel::memo::{Known, Memo};
+use pennymill::kernel::movement::{Chunk, Packing};
 use pennymill::kernel::parse::{Line, parse_line};
-use pennymill::kernel::partition::{Chunk, ChunkSink, Packing, Partitioner, Sample};
+use pennymill::kernel::partition::{ChunkSink, Partitioner, Sample};
 use pennymill::kernel::quick::Lines;
 use pennymill::kernel::scan::Block;
 use pennymill::kernel::separators::Separators;
@@ -120,7 +121,8 @@ impl Data {
     fn partitioner(&self) -> Partitioner {
         let (mut sample, first_month) = (Sample::default(), self.zone.months().first);
         for row in self.transactions() {
-            sample.add(row.user_id, row.month.since(first_month).expect("parsing checked the month"));
+            let month = row.month.since(first_month).expect("parsing checked the month");
+            sample.add(row.user_id, month, row.amount_cents);
         }
         let count = self.made.rows.div_ceil(PARTITION_ROWS_TARGET).max(4) as usize;
         Partitioner::from_sample(sample, count, self.reference.categories.count())

@@ -34,8 +34,9 @@ pub const PARTITION_ROWS_TARGET: u64 = 64 * 1024;
 /// every row.
 pub const MOVEMENTS_AT_ONCE: usize = 4 * 1024 * 1024;
 
-/// Movements in one chunk of a partition.
-pub const CHUNK_ROWS: usize = 1024;
+/// What one chunk of a partition takes: somewhat less than a power of two, so that an allocator has
+/// room beside a number of them.
+pub const CHUNK_BYTES: usize = 7 * 1024;
 
 /// Decompressed bytes per compressed byte, looked at after the first mebibyte.
 pub const DECOMPRESSION_RATIO_MAX: u64 = 200;

@@ -15,7 +15,8 @@ use pennymill::kernel::categorize::Categorizer;
 use pennymill::kernel::fused::{MapRules, Mapper, Outcome, Reject, Worker};
 use pennymill::kernel::keyed::Key;
 use pennymill::kernel::memo::Known;
-use pennymill::kernel::partition::{Chunk, ChunkSink, Partitioner, Sample};
+use pennymill::kernel::movement::Chunk;
+use pennymill::kernel::partition::{ChunkSink, Partitioner, Sample};
 use pennymill::kernel::plain::{Plain, PlainChoice};
 use pennymill::kernel::scan::Scanner;
 use pennymill::kernel::table::sum_up;
@@ -74,7 +75,7 @@ static JOB: LazyLock<Job> = LazyLock::new(|| {
     // A sample of a few users: some rows of any log are packed, and others are not.
     let (mut sample, first) = (Sample::default(), months().first);
     let middle = "2025-01".parse::<Month>().expect("a month").since(first).expect("a month of the job");
-    (0..100).for_each(|user_id| sample.add(user_id, middle + user_id as u32 % 3));
+    (0..100).for_each(|user_id| sample.add(user_id, middle + user_id as u32 % 3, 1000));
     Job {
         zone: Zone::new("Europe/London", months()).expect("a zone"),
         categorizer: categorizer.expect("there are no rules that could be too large"),

@@ -94,7 +94,8 @@ fn sample(object: &LogObject, start: u64, stretch_bytes: usize, zone: &Zone) -> 
         for line in lines.split(|b| *b == b'\n') {
             if let Line::Transaction(transaction) = parse_line(line, zone) {
                 let month = transaction.month.since(zone.months().first);
-                seen.add(transaction.user_id, month.expect("parsing checked the month"));
+                let month = month.expect("parsing checked the month");
+                seen.add(transaction.user_id, month, transaction.amount_cents);
             }
         }
     }

@@ -5,7 +5,8 @@
 //! take one chunk per worker, and of a partition that outgrows it only some are read back at once.
 
 use crate::error::{Error, Result};
-use crate::kernel::partition::{Chunk, ChunkSink, Movement};
+use crate::kernel::movement::{Chunk, Movement, PackedRows};
+use crate::kernel::partition::ChunkSink;
 use crate::limits::{MOVEMENTS_AT_ONCE, PARTITION_ROWS_TARGET};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -25,6 +26,7 @@ pub struct Slot {
 struct Spilled {
     offset: u64,
     packed: usize,
+    packed_row_bytes: usize,
     wide: usize,
 }
 
@@ -32,14 +34,14 @@ impl Spilled {
     /// Takes at most so many movements of one kind off the front.
     fn split_off(&mut self, rows: usize) -> Spilled {
         let (packed, wide) = (self.packed.min(rows), if self.packed > 0 { 0 } else { self.wide.min(rows) });
-        let taken = Spilled { offset: self.offset, packed, wide };
+        let taken = Spilled { packed, wide, ..*self };
         self.offset += taken.size_bytes();
         (self.packed, self.wide) = (self.packed - packed, self.wide - wide);
         taken
     }
 
     fn size_bytes(&self) -> u64 {
-        (self.packed * size_of::<u64>() + self.wide * size_of::<Movement>()) as u64
+        (self.packed * self.packed_row_bytes + self.wide * size_of::<Movement>()) as u64
     }
 }
 
@@ -146,7 +148,7 @@ impl Shuffle {
     }
 }
 
-/// Of the limit, for each movement that is added up at once: 8 to 16 bytes, once more for sorting and once
+/// Of the limit, for each movement that is added up at once: up to 16 bytes, once more for sorting and once
 /// more as they come from disk, by some workers.
 const MEMORY_BYTES_PER_ROW: u64 = 256;
 
@@ -161,11 +163,13 @@ impl Spill {
         };
         file.seek(SeekFrom::Start(self.written_bytes))?;
         let mut file = BufWriter::with_capacity(WRITE_BYTES, file);
-        let mut spilled = Spilled { offset: self.written_bytes, packed: 0, wide: 0 };
+        let mut spilled = Spilled { offset: self.written_bytes, packed: 0, packed_row_bytes: 0, wide: 0 };
         for chunk in chunks {
             let Chunk::Packed(rows) = chunk else { continue };
-            rows.iter().try_for_each(|row| file.write_all(&row.to_le_bytes()))?;
-            spilled.packed += rows.len();
+            file.write_all(rows.bytes())?;
+            spilled.packed += rows.rows();
+            // All chunks of a run are packed in the same way.
+            spilled.packed_row_bytes = rows.row_bytes();
         }
         for chunk in chunks {
             let Chunk::Wide(rows) = chunk else { continue };
@@ -179,11 +183,12 @@ impl Spill {
 
     fn read(&mut self, spilled: Spilled) -> std::io::Result<[Chunk; 2]> {
         let file = self.file.as_mut().ok_or(std::io::ErrorKind::NotFound)?;
-        let (mut packed, mut wide) = (vec![[0; 8]; spilled.packed], vec![[0; 16]; spilled.wide]);
-        file.seek(SeekFrom::Start(spilled.offset))?;
-        file.read_exact(packed.as_flattened_mut())?;
+        let Spilled { offset, packed, packed_row_bytes, wide } = spilled;
+        let (mut packed, mut wide) = (vec![0; packed * packed_row_bytes], vec![[0; 16]; wide]);
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(&mut packed)?;
         file.read_exact(wide.as_flattened_mut())?;
-        let packed = packed.into_iter().map(u64::from_le_bytes).collect();
+        let packed = PackedRows::of_bytes(packed, packed_row_bytes);
         Ok([Chunk::Packed(packed), Chunk::Wide(wide.iter().map(Movement::from_bytes).collect())])
     }
 }
@@ -205,14 +210,14 @@ mod tests {
     use super::*;
     use crate::domain::category::CategoryId;
     use crate::kernel::partition::{Partitioner, Sample, Scatter};
-    use crate::limits::CHUNK_ROWS;
+    use crate::limits::CHUNK_BYTES;
 
     #[test]
     fn what_goes_in_comes_out_with_and_without_spilling() {
         for (limit_bytes, rows_max) in [(0, 1), (0, 100), (20_000, 700), (20_000, 1 << 20), (u64::MAX, 1500)]
         {
             let mut sample = Sample::default();
-            (0..100).for_each(|user| sample.add(user, 1));
+            (0..100).for_each(|user| sample.add(user, 1, 100));
             let partitioner = Partitioner::from_sample(sample, 7, 3);
             let shuffle = Shuffle::new(partitioner.count(), limit_bytes);
             std::thread::scope(|scope| {
@@ -240,11 +245,9 @@ mod tests {
                 loop {
                     let chunks = shuffle.take_some(&mut slot, rows_max).unwrap();
                     let rows: usize = chunks.iter().map(Chunk::rows).sum();
-                    assert!(rows < rows_max + CHUNK_ROWS, "{rows} rows at once");
+                    assert!(rows < rows_max + CHUNK_BYTES / 3, "{rows} rows at once");
                     all.extend(chunks.into_iter().flat_map(|chunk| match chunk {
-                        Chunk::Packed(rows) => {
-                            rows.into_iter().map(|row| packing.unpack(base, row)).collect()
-                        }
+                        Chunk::Packed(rows) => rows.iter().map(|row| packing.unpack(base, row)).collect(),
                         Chunk::Wide(rows) => rows,
                     }));
                     if rows == 0 {

@@ -13,6 +13,7 @@ pub mod keyed;
 pub mod keywords;
 pub mod line_sample;
 pub mod memo;
+pub mod movement;
 pub mod names;
 pub mod parse;
 pub mod partition;

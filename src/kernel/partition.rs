@@ -1,141 +1,15 @@
-//! Movements, and the partition of the shuffle that each belongs to.
+//! Users split into partitions of the shuffle, by what a sample of the logs tells.
 //!
-//! In: a categorized transaction. Out: 8 bytes in the buffer of its user's partition, or 16 where
-//! it lies outside what a sample of the logs led to expect.
-//! Invariant: partitions are rising, disjoint ranges of user_id; what goes in comes out, packed
-//! and unpacked without loss.
+//! In: a sample; then movements. Out: each in the buffer of its user's partition, packed if it lies
+//! within what the sample led to expect.
+//! Invariant: partitions are rising, disjoint ranges of user_id.
 
-use super::prefetch::prefetch;
-use crate::domain::category::CategoryId;
-use crate::limits::{CHUNK_ROWS, MONTHS_MAX};
-use std::ops::{Range, RangeInclusive};
+use super::movement::{Chunk, Movement, PackedRows, Packing, bits};
+use crate::limits::CHUNK_BYTES;
 
-/// One transaction's share of monthly spending.
-///
-/// ```text
-/// packed: | month 12 | category 8 | cents + 2^43, 44 bits |
-/// ```
-/// So the plain order of the two numbers is the order by user, month and category.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C)]
-pub struct Movement {
-    user_id: u64,
-    packed: u64,
-}
-
-const CENTS_BITS: u32 = 44;
-const CENTS_BIAS: i64 = 1 << (CENTS_BITS - 1);
-
-impl Movement {
-    /// `month_index` counts from the job's first month; `cents` lies within `AMOUNT_CENTS_MAX`.
-    #[inline]
-    pub fn new(user_id: u64, month_index: u32, category: CategoryId, cents: i64) -> Movement {
-        assert!(month_index < MONTHS_MAX && (-CENTS_BIAS..CENTS_BIAS).contains(&cents));
-        let slot = u64::from(month_index) << 8 | u64::from(category.0);
-        Movement { user_id, packed: slot << CENTS_BITS | (cents + CENTS_BIAS) as u64 }
-    }
-
-    pub fn user_id(self) -> u64 {
-        self.user_id
-    }
-
-    pub fn month_index(self) -> u32 {
-        (self.packed >> (CENTS_BITS + 8)) as u32
-    }
-
-    pub fn category(self) -> CategoryId {
-        CategoryId((self.packed >> CENTS_BITS) as u8)
-    }
-
-    pub fn cents(self) -> i64 {
-        (self.packed & ((1 << CENTS_BITS) - 1)) as i64 - CENTS_BIAS
-    }
-
-    /// The same for all movements of one group of monthly spending.
-    pub fn group(self) -> (u64, u64) {
-        (self.user_id, self.packed >> CENTS_BITS)
-    }
-
-    /// For partitions that wait on disk.
-    pub fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.user_id.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.packed.to_le_bytes());
-        bytes
-    }
-
-    pub fn from_bytes(bytes: &[u8; 16]) -> Movement {
-        let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
-        Movement { user_id: number(&bytes[..8]), packed: number(&bytes[8..]) }
-    }
-}
-
-/// How the movements of a job are packed into 64 bits, from the highest to the lowest: month, user,
-/// category, cents. The first three are the key of a group, in the order in which it is published.
-///
-/// ```text
-/// | month - first month | user - first user of the partition | category | cents + half their range |
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Packing {
-    first_month: u32,
-    month_bits: u32,
-    user_bits: u32,
-    category_bits: u32,
-    cents_bits: u32,
-}
-
-/// With fewer bits for cents too many movements would not fit.
-const PACKED_CENTS_BITS_MIN: u32 = 20;
-
-fn bits(most: u64) -> u32 {
-    u64::BITS - most.leading_zeros()
-}
-
-impl Packing {
-    /// For these months, users in a range of that size, and so many categories. None if that
-    /// leaves too little room for cents.
-    fn new(months: RangeInclusive<u32>, user_bits: u32, categories: usize) -> Option<Packing> {
-        let first_month = *months.start();
-        let month_bits = bits(u64::from(*months.end() - first_month));
-        let category_bits = bits(categories.saturating_sub(1) as u64);
-        let key_bits = month_bits + user_bits + category_bits;
-        let cents_bits = u64::BITS.checked_sub(key_bits)?.min(CENTS_BITS);
-        let packing = Packing { first_month, month_bits, user_bits, category_bits, cents_bits };
-        (cents_bits >= PACKED_CENTS_BITS_MIN).then_some(packing)
-    }
-
-    /// `base` is the first user of the partition. None if the movement does not fit.
-    #[inline]
-    pub fn pack(&self, base: u64, movement: Movement) -> Option<u64> {
-        let month = u64::from(movement.month_index().wrapping_sub(self.first_month));
-        let user = movement.user_id().wrapping_sub(base);
-        let cents = (movement.cents() + (1 << (self.cents_bits - 1))).cast_unsigned();
-        let category = u64::from(movement.category().0);
-        let beyond = month >> self.month_bits
-            | user >> self.user_bits
-            | category >> self.category_bits
-            | cents >> self.cents_bits;
-        let key = (month << self.user_bits | user) << self.category_bits | category;
-        (beyond == 0).then_some(key << self.cents_bits | cents)
-    }
-
-    #[inline]
-    pub fn unpack(&self, base: u64, packed: u64) -> Movement {
-        let low = |number: u64, bits: u32| number & ((1 << bits) - 1);
-        let (cents, key) = (low(packed, self.cents_bits), packed >> self.cents_bits);
-        let (category, key) = (low(key, self.category_bits), key >> self.category_bits);
-        let (user, month) = (low(key, self.user_bits), key >> self.user_bits);
-        let month = self.first_month + month as u32;
-        let cents = cents.cast_signed() - (1 << (self.cents_bits - 1));
-        Movement::new(base + user, month, CategoryId(category as u8), cents)
-    }
-
-    /// Where the key of a group stands: above the cents.
-    pub fn key_bits(&self) -> Range<u32> {
-        self.cents_bits..self.cents_bits + self.category_bits + self.user_bits + self.month_bits
-    }
-}
+/// Of so many amounts in the sample at most one may have more bits than a packed movement has for
+/// cents.
+const WIDE_CENTS_EVERY: usize = 256;
 
 /// What a sample of the logs tells of the movements to come.
 #[derive(Clone, Debug, Default)]
@@ -143,19 +17,30 @@ pub struct Sample {
     pub users: Vec<u64>,
     /// The first and the last month index, if any was seen.
     pub months: Option<(u32, u32)>,
+    /// How many bits each amount needs, with its sign.
+    cents_bits: Vec<u32>,
 }
 
 impl Sample {
-    pub fn add(&mut self, user_id: u64, month_index: u32) {
+    pub fn add(&mut self, user_id: u64, month_index: u32, cents: i64) {
         let (first, last) = self.months.unwrap_or((month_index, month_index));
         self.months = Some((first.min(month_index), last.max(month_index)));
         self.users.push(user_id);
+        self.cents_bits.push(bits(cents.unsigned_abs()) + 1);
     }
 
     pub fn append(&mut self, other: Sample) {
         let edges = [self.months, other.months].into_iter().flatten();
         self.months = edges.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
         self.users.extend(other.users);
+        self.cents_bits.extend(other.cents_bits);
+    }
+
+    /// Bits that are enough for nearly all amounts.
+    fn cents_bits(&mut self) -> u32 {
+        self.cents_bits.sort_unstable();
+        let wider = self.cents_bits.len() / WIDE_CENTS_EVERY;
+        self.cents_bits.iter().nth_back(wider).copied().unwrap_or(0)
     }
 }
 
@@ -178,6 +63,7 @@ const BUCKETS: u64 = 4096;
 impl Partitioner {
     /// At most `count` partitions of about equal weight.
     pub fn from_sample(mut sample: Sample, count: usize, categories: usize) -> Partitioner {
+        let cents_bits = sample.cents_bits();
         let users = &mut sample.users;
         users.sort_unstable();
         let quantile = |k: usize| users.get(k * users.len() / count).copied();
@@ -190,19 +76,20 @@ impl Partitioner {
             starts.partition_point(|start| *start < low) as u16
         };
         let starts_before = (0..BUCKETS).map(before).chain([starts.len() as u16]).collect();
-        // The widest partition, and as much again for users beyond both ends of the sample.
+        // The widest partition, and a quarter more for users beyond both ends of the sample.
         let edges = users.first().into_iter().chain(&starts).chain(users.last());
         let edges: Vec<u64> = edges.copied().collect();
         let widest = edges.windows(2).map(|edge| edge[1] - edge[0]).max().unwrap_or(0);
-        let user_bits = bits(widest) + 1;
+        let user_bits = bits(widest.saturating_add(widest / 4));
         let room = 1u64.checked_shl(user_bits).unwrap_or(u64::MAX);
         let base = match (starts.first(), users.first()) {
             (Some(start), _) => start.saturating_sub(room - 1),
             (None, first) => first.copied().unwrap_or(0).saturating_sub(room / 4),
         };
         let bases = [base].into_iter().chain(starts.iter().copied()).collect();
-        let packing =
-            sample.months.and_then(|(first, last)| Packing::new(first..=last, user_bits, categories));
+        let packing = sample
+            .months
+            .and_then(|(first, last)| Packing::new(first..=last, user_bits, categories, cents_bits));
         Partitioner { starts, starts_before, bucket_shift, bases, packing }
     }
 
@@ -231,13 +118,6 @@ impl Partitioner {
     }
 }
 
-/// Movements of one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chunk {
-    Packed(Vec<u64>),
-    Wide(Vec<Movement>),
-}
-
 /// Takes full chunks of a partition.
 pub trait ChunkSink {
     fn take(&mut self, partition: usize, chunk: Chunk);
@@ -246,7 +126,7 @@ pub trait ChunkSink {
 /// One worker's buffers, a chunk of either kind per partition.
 pub struct Scatter<'a, S> {
     partitioner: &'a Partitioner,
-    packed: Vec<Vec<u64>>,
+    packed: Vec<PackedRows>,
     wide: Vec<Vec<Movement>>,
     sink: S,
 }
@@ -254,23 +134,46 @@ pub struct Scatter<'a, S> {
 impl<'a, S: ChunkSink> Scatter<'a, S> {
     pub fn new(partitioner: &'a Partitioner, sink: S) -> Scatter<'a, S> {
         let count = partitioner.count();
-        Scatter { partitioner, packed: vec![Vec::new(); count], wide: vec![Vec::new(); count], sink }
+        let packed = vec![PackedRows::default(); count];
+        Scatter { partitioner, packed, wide: vec![Vec::new(); count], sink }
     }
 
     #[inline]
     pub fn push(&mut self, movement: Movement) {
         let partition = self.partitioner.partition(movement.user_id());
         let packing = self.partitioner.packing(partition);
-        match packing.and_then(|(packing, base)| packing.pack(base, movement)) {
-            Some(packed) => {
-                let full = push(&mut self.packed[partition], packed);
-                full.into_iter().for_each(|chunk| self.sink.take(partition, Chunk::Packed(chunk)));
+        let packed = packing.and_then(|(packing, base)| Some((packing, packing.pack(base, movement)?)));
+        match packed {
+            Some((packing, row)) => {
+                if self.packed[partition].is_full() {
+                    self.hand_over_packed(partition, packing.row_bytes());
+                }
+                self.packed[partition].push(row);
             }
-            None => {
-                let full = push(&mut self.wide[partition], movement);
-                full.into_iter().for_each(|chunk| self.sink.take(partition, Chunk::Wide(chunk)));
+            None => self.push_wide(partition, movement),
+        }
+    }
+
+    /// Hands over a chunk that is full, if there is one, and begins the next.
+    #[cold]
+    fn hand_over_packed(&mut self, partition: usize, row_bytes: usize) {
+        let next = PackedRows::with_capacity(CHUNK_BYTES, row_bytes);
+        let full = std::mem::replace(&mut self.packed[partition], next);
+        if full.rows() > 0 {
+            self.sink.take(partition, Chunk::Packed(full));
+        }
+    }
+
+    fn push_wide(&mut self, partition: usize, movement: Movement) {
+        let buffer = &mut self.wide[partition];
+        if buffer.len() == buffer.capacity() {
+            let next = Vec::with_capacity(CHUNK_BYTES / size_of::<Movement>());
+            let full = std::mem::replace(buffer, next);
+            if !full.is_empty() {
+                self.sink.take(partition, Chunk::Wide(full));
             }
         }
+        self.wide[partition].push(movement);
     }
 
     /// Hands over what is left in the buffers. Out: who took it all.
@@ -284,70 +187,21 @@ impl<'a, S: ChunkSink> Scatter<'a, S> {
     }
 }
 
-/// Adds to a buffer; the chunk that was full before, if it was.
-#[inline]
-fn push<T>(buffer: &mut Vec<T>, row: T) -> Option<Vec<T>> {
-    let mut full = None;
-    if buffer.len() == buffer.capacity() {
-        if !buffer.is_empty() {
-            full = Some(std::mem::take(buffer));
-        }
-        buffer.reserve_exact(CHUNK_ROWS);
-    }
-    // A line ahead, each time a line of the cache is begun: by then it will be needed.
-    let line_rows = 64 / size_of::<T>();
-    if buffer.len().is_multiple_of(line_rows) {
-        prefetch(buffer.spare_capacity_mut().get(line_rows));
-    }
-    buffer.push(row);
-    full
-}
-
-impl Chunk {
-    pub fn rows(&self) -> usize {
-        match self {
-            Chunk::Packed(rows) => rows.len(),
-            Chunk::Wide(rows) => rows.len(),
-        }
-    }
-
-    /// What it takes in memory.
-    pub fn held_bytes(&self) -> u64 {
-        let bytes = match self {
-            Chunk::Packed(rows) => rows.capacity() * size_of::<u64>(),
-            Chunk::Wide(rows) => rows.capacity() * size_of::<Movement>(),
-        };
-        bytes as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::category::CategoryId;
     use crate::domain::money::AMOUNT_CENTS_MAX;
+    use crate::limits::MONTHS_MAX;
 
     fn of_users(users: impl Iterator<Item = u64>) -> Sample {
-        Sample { users: users.collect(), months: Some((0, 0)) }
-    }
-
-    #[test]
-    fn a_movement_keeps_its_parts() {
-        for cents in [0, 1, -1, AMOUNT_CENTS_MAX, -AMOUNT_CENTS_MAX] {
-            for (user, month, category) in [(0, 0, 0), (u64::MAX >> 1, MONTHS_MAX - 1, 255)] {
-                let movement = Movement::new(user, month, CategoryId(category), cents);
-                let movement = Movement::from_bytes(&movement.to_bytes());
-                assert_eq!(
-                    (movement.user_id(), movement.month_index(), movement.category().0, movement.cents()),
-                    (user, month, category, cents)
-                );
-            }
-        }
+        Sample { users: users.collect(), months: Some((0, 0)), ..Sample::default() }
     }
 
     #[test]
     fn what_is_packed_comes_out_and_what_does_not_fit_is_not_packed() {
         let mut sample = Sample::default();
-        (0..1000).for_each(|n| sample.add(5_000_000 + 7 * n, 300 + n as u32 % 3));
+        (0..1000).for_each(|n| sample.add(5_000_000 + 7 * n, 300 + n as u32 % 3, n as i64));
         let partitioner = Partitioner::from_sample(sample, 10, 21);
         let mut packed = 0;
         for user in [0, 4_999_000, 5_000_000, 5_000_700, 5_003_333, 5_006_999, 5_007_500, u64::MAX >> 1] {
@@ -364,8 +218,7 @@ mod tests {
                 }
             }
         }
-        // Users within the sample and a little around it, its months and one more for the bit.
-        assert_eq!(packed, 6 * 2 * 5 * 2, "months 300 and 302, categories 0 and 20");
+        assert_eq!(packed, 4 * 2 * 3 * 2, "users of the sample, months 300 and 302, categories 0 and 20");
         let mut sparse = Sample::default();
         (0..1000).for_each(|n| sample_far(&mut sparse, n));
         assert!(
@@ -374,8 +227,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn cents_take_as_many_bits_as_nearly_all_of_the_sample() {
+        let row_bytes = |cents: &dyn Fn(u64) -> i64| {
+            let mut sample = Sample::default();
+            (0..1000).for_each(|n| sample.add(n, 0, cents(n)));
+            Partitioner::from_sample(sample, 1, 21).packing(0).expect("there is room").0.row_bytes()
+        };
+        // Users take 11 bits and categories 5; 20 for cents at least.
+        assert_eq!(row_bytes(&|_| 0), 5);
+        assert_eq!(row_bytes(&|n| if n < 3 { AMOUNT_CENTS_MAX } else { -8_000_000 }), 5);
+        assert_eq!(row_bytes(&|n| if n < 5 { AMOUNT_CENTS_MAX } else { -8_000_000 }), 8);
+        assert_eq!(row_bytes(&|_| -9_000_000), 6);
+    }
+
     fn sample_far(sample: &mut Sample, n: u64) {
-        sample.add(n << 53, 1);
+        sample.add(n << 53, 1, 1);
     }
 
     #[test]

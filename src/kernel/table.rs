@@ -6,7 +6,7 @@
 //! by digit (radix sort, Knuth, volume 3, 5.2.5).
 //! Invariant: counts and cents in = counts and cents out; sums are checked.
 
-use super::partition::{Chunk, Movement, Packing};
+use super::movement::{Chunk, Movement, PackedRows, Packing};
 use crate::domain::spend::Spend;
 use crate::planted::Bug;
 use std::ops::Range;
@@ -113,9 +113,9 @@ const RADIX_ROWS_MIN: usize = 1024;
 const DIGIT_BITS_MAX: u32 = 11;
 
 /// All rows in the order of these bits of theirs, digit by digit.
-fn sorted(chunks: Vec<Vec<u64>>, key_bits: Range<u32>) -> Vec<u64> {
-    let mut rows = Vec::with_capacity(chunks.iter().map(Vec::len).sum());
-    chunks.into_iter().for_each(|chunk| rows.extend(chunk));
+fn sorted(chunks: Vec<PackedRows>, key_bits: Range<u32>) -> Vec<u64> {
+    let mut rows = Vec::with_capacity(chunks.iter().map(PackedRows::rows).sum());
+    chunks.into_iter().for_each(|chunk| rows.extend(chunk.iter()));
     if rows.len() < RADIX_ROWS_MIN {
         rows.sort_unstable_by_key(|row| row >> key_bits.start);
         return rows;
@@ -197,7 +197,7 @@ mod tests {
     /// Through a scatter, with what a sample of some of them tells.
     fn summed(rows: &[Told], sampled: usize) -> Sums {
         let mut sample = Sample::default();
-        rows.iter().take(sampled).for_each(|row| sample.add(row.0, row.1));
+        rows.iter().take(sampled).for_each(|row| sample.add(row.0, row.1, row.3));
         let partitioner = Partitioner::from_sample(sample, 1, 200);
         let mut scatter = Scatter::new(&partitioner, Chunks::default());
         for &(user, month, category, cents) in rows {
