@@ -11,7 +11,7 @@ mod read;
 mod records;
 
 use crate::domain::month::Month;
-use crate::engine::local::Tuning;
+use crate::engine::local::{Tuning, pool};
 use crate::engine::reduce::{Reduced, Reduction, reduce};
 use crate::error::{Error, Kind, Result};
 use crate::input::gaps::gaps;
@@ -195,9 +195,11 @@ impl Attempt<'_> {
     ) -> Result<(Reduced, Vec<MonthPart>)> {
         let (state, mut cutter) = (QueueState::default(), Cutter::default());
         let months = rules.zone.months();
-        let pool = self.tuning.pool()?;
+        // One thread more than cores: now and then one waits until a part is on the disk.
+        let threads = self.tuning.pool()?.current_num_threads();
+        let pool = pool(threads + 1)?;
         let reduced = pool.in_place_scope(|scope| {
-            let queue = RowGroupQueue::new(scope, writer, &state, pool.current_num_threads());
+            let queue = RowGroupQueue::new(scope, writer, &state, threads);
             let mut write = |month, groups: Vec<_>| {
                 cutter.add(month, &groups, |row_group| queue.push(row_group));
                 state.check()

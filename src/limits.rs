@@ -14,8 +14,12 @@ pub const READ_BYTES: usize = 256 * 1024;
 /// small enough for the client's 30 s body timeout.
 pub const REMOTE_REQUEST_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The share of a plain object that one worker maps.
-pub const SPLIT_BYTES: u64 = 32 * 1024 * 1024;
+/// The share of a plain object that one worker maps: at the end of the map the others wait for the
+/// last one.
+pub const SPLIT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Of a remote object: while one request is mapped, others are on their way.
+pub const REMOTE_SPLIT_BYTES: u64 = 4 * REMOTE_REQUEST_BYTES;
 
 /// Log objects of one run.
 pub const OBJECTS_MAX: usize = 1_000_000;

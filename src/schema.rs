@@ -211,15 +211,15 @@ pub fn writer_properties() -> WriterPropertiesBuilder {
 }
 
 /// How parts of `monthly_spending` are written besides: sorted by user and category, numbers as
-/// differences in as many bits as they need, and only users, who repeat, compressed as well.
+/// differences in as many bits as they need, and only users, who repeat, compressed as well. Of users
+/// alone are there statistics: the ranges of the others are about the same in every row group, and
+/// tell nobody which to leave out.
 pub fn spending_properties() -> WriterPropertiesBuilder {
     let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
     let builder = writer_properties()
         .set_sorting_columns(Some(vec![sorting(0), sorting(1)]))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_column_statistics_enabled("user_id".into(), EnabledStatistics::Page)
-        // Nearly all categories stand in every row group: their range tells nobody anything.
-        .set_column_statistics_enabled("category".into(), EnabledStatistics::None);
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_statistics_enabled("user_id".into(), EnabledStatistics::Page);
     let packed = ["user_id", "amount", "transaction_count"].into_iter().fold(builder, |builder, column| {
         builder
             .set_column_dictionary_enabled(column.into(), false)

@@ -263,8 +263,8 @@ mod tests {
                     })
                 })
                 .collect();
-            all.sort_unstable();
-            expected.sort_unstable();
+            all.sort_unstable_by_key(|movement| movement.to_bytes());
+            expected.sort_unstable_by_key(|movement: &Movement| movement.to_bytes());
             assert!(all == expected);
             assert_eq!(shuffle.held_bytes.load(Ordering::Relaxed), 0);
         }

@@ -8,7 +8,7 @@ use super::fetch::Compression;
 use super::ledger::{Entry, Ledger, Status};
 use crate::domain::month::Month;
 use crate::error::{Error, Kind, Result};
-use crate::limits::OBJECTS_MAX;
+use crate::limits::{OBJECTS_MAX, REMOTE_SPLIT_BYTES};
 use crate::planted::Bug;
 use crate::store::Place;
 use object_store::ObjectMeta;
@@ -221,7 +221,8 @@ pub struct Split {
     pub end: u64,
 }
 
-/// Cuts plain objects into stretches of `split_bytes`; a compressed object is one split.
+/// Cuts plain objects into stretches of `split_bytes`, or longer ones where they are remote; a
+/// compressed object is one split.
 pub fn splits(objects: &[LogObject], split_bytes: u64) -> Vec<Split> {
     let mut splits = Vec::new();
     for (index, object) in objects.iter().enumerate() {
@@ -229,7 +230,8 @@ pub fn splits(objects: &[LogObject], split_bytes: u64) -> Vec<Split> {
             splits.push(Split { object: index, start: 0, end: u64::MAX });
             continue;
         }
-        let mut start = 0;
+        let least = if object.place.is_local() { 0 } else { REMOTE_SPLIT_BYTES };
+        let (split_bytes, mut start) = (split_bytes.max(least), 0);
         while start < object.size_bytes {
             let end = (start + split_bytes).min(object.size_bytes);
             splits.push(Split { object: index, start, end });

@@ -14,9 +14,7 @@ use std::ops::{Range, RangeInclusive};
 /// ```text
 /// packed: | month 12 | category 8 | cents + 2^43, 44 bits |
 /// ```
-/// So the plain order of the two numbers is the order by user, month and category.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Movement {
     user_id: u64,
     packed: u64,
@@ -34,25 +32,26 @@ impl Movement {
         Movement { user_id, packed: slot << CENTS_BITS | (cents + CENTS_BIAS) as u64 }
     }
 
-    pub fn user_id(self) -> u64 {
+    pub fn user_id(&self) -> u64 {
         self.user_id
     }
 
-    pub fn month_index(self) -> u32 {
+    pub fn month_index(&self) -> u32 {
         (self.packed >> (CENTS_BITS + 8)) as u32
     }
 
-    pub fn category(self) -> CategoryId {
+    pub fn category(&self) -> CategoryId {
         CategoryId((self.packed >> CENTS_BITS) as u8)
     }
 
-    pub fn cents(self) -> i64 {
+    pub fn cents(&self) -> i64 {
         (self.packed & ((1 << CENTS_BITS) - 1)) as i64 - CENTS_BIAS
     }
 
-    /// The same for all movements of one group of monthly spending.
-    pub fn group(self) -> (u64, u64) {
-        (self.user_id, self.packed >> CENTS_BITS)
+    /// The same for all movements of one group of monthly spending: month, user, category, in the
+    /// order in which groups are published.
+    pub fn group(&self) -> (u32, u64, u8) {
+        (self.month_index(), self.user_id, self.category().0)
     }
 
     /// For partitions that wait on disk.
@@ -128,15 +127,27 @@ impl Packing {
         (beyond == 0).then_some(key << self.cents_bits | cents)
     }
 
+    /// The month of a packed movement.
+    #[inline]
+    pub fn month_index(&self, packed: u64) -> u32 {
+        let month = packed >> (self.cents_bits + self.category_bits) >> self.user_bits;
+        self.first_month + month as u32
+    }
+
+    /// The cents of a packed movement.
+    #[inline]
+    pub fn cents(&self, packed: u64) -> i64 {
+        let low = packed & ((1 << self.cents_bits) - 1);
+        low.cast_signed() - (1 << (self.cents_bits - 1))
+    }
+
     #[inline]
     pub fn unpack(&self, base: u64, packed: u64) -> Movement {
         let low = |number: u64, bits: u32| number & ((1 << bits) - 1);
-        let (cents, key) = (low(packed, self.cents_bits), packed >> self.cents_bits);
-        let (category, key) = (low(key, self.category_bits), key >> self.category_bits);
-        let (user, month) = (low(key, self.user_bits), key >> self.user_bits);
-        let month = self.first_month + month as u32;
-        let cents = cents.cast_signed() - (1 << (self.cents_bits - 1));
-        Movement::new(base + user, month, CategoryId(category as u8), cents)
+        let key = packed >> self.cents_bits;
+        let category = CategoryId(low(key, self.category_bits) as u8);
+        let user = low(key >> self.category_bits, self.user_bits);
+        Movement::new(base + user, self.month_index(packed), category, self.cents(packed))
     }
 
     /// Where the key of a group stands: above the cents.

@@ -35,50 +35,58 @@ pub fn sum_up(chunks: Vec<Chunk>, packing: Option<(Packing, u64)>) -> Result<Sum
         }
     }
     wide.sort_unstable_by_key(|movement: &Movement| movement.group());
-    let wide = Sums::add_up(wide.into_iter().map(|m| (m.group(), m)), |movement| movement)?;
+    let mut wide_sums = Sums::default();
+    for of_month in wide.chunk_by(|one, other| one.month_index() == other.month_index()) {
+        wide_sums.add_up(of_month, Movement::group, |movement| *movement, Movement::cents)?;
+    }
     let Some((packing, base)) = packing else {
         assert!(packed.is_empty(), "what is packed has a packing");
-        return Ok(wide);
+        return Ok(wide_sums);
     };
     let key_bits = packing.key_bits();
     let rows = sorted(packed, key_bits.clone());
-    let rows = rows.iter().map(|row| (row >> key_bits.start, *row));
-    Sums::add_up(rows, |row| packing.unpack(base, row))?.plus(wide)
+    let month = |row: &u64| packing.month_index(*row);
+    let mut sums = Sums::default();
+    for of_month in rows.chunk_by(|one, other| month(one) == month(other)) {
+        let unpack = |row: &u64| packing.unpack(base, *row);
+        sums.add_up(of_month, |row| row >> key_bits.start, unpack, |row| packing.cents(*row))?;
+    }
+    sums.plus(wide_sums)
 }
 
 impl Sums {
-    /// Adds up rows with their keys. Those of one group follow each other, and the groups of each
-    /// month rise.
-    fn add_up<K: PartialEq, R: Copy>(
-        rows: impl Iterator<Item = (K, R)>,
-        unpack: impl Fn(R) -> Movement,
-    ) -> Result<Sums, Overflow> {
-        let mut sums = Sums::default();
-        let mut rows = rows.peekable();
-        while let Some((key, row)) = rows.next() {
-            let first = unpack(row);
-            let (mut positive, mut net, mut count) = (0, 0, 1);
-            let mut add = |cents: i64| {
+    /// Adds up the rows of the next month, in the order of their keys.
+    fn add_up<R, K: PartialEq>(
+        &mut self,
+        rows: &[R],
+        key: impl Fn(&R) -> K,
+        unpack: impl Fn(&R) -> Movement,
+        cents: impl Fn(&R) -> i64,
+    ) -> Result<(), Overflow> {
+        let Some(first) = rows.first() else { return Ok(()) };
+        let month = unpack(first).month_index();
+        // Counted first: a list that grows is copied, and takes memory for both.
+        let ends = rows.windows(2).filter(|pair| key(&pair[0]) != key(&pair[1])).count();
+        let mut groups = Vec::with_capacity(ends + 1);
+        for of_group in rows.chunk_by(|one, other| key(one) == key(other)) {
+            let (mut positive, mut net) = (0, 0);
+            for cents in of_group.iter().map(&cents) {
                 positive += i128::from(cents.max(0));
                 net += i128::from(cents);
-            };
-            add(first.cents());
-            while let Some((_, row)) = rows.next_if(|(other, _)| *other == key) {
-                add(unpack(row).cents());
-                count += 1;
             }
-            sums.rows += count;
-            sums.positive_cents += positive;
-            sums.negative_cents += net - positive;
+            self.positive_cents += positive;
+            self.negative_cents += net - positive;
             let net = if Bug::SumOf32Bits.is_planted() { i128::from(net as i32) } else { net };
             let amount_cents = i64::try_from(net).map_err(|_| Overflow)?;
+            let first = unpack(&of_group[0]);
             let (user_id, category) = (first.user_id(), first.category());
             let zero = Spend { user_id, category, amount_cents: 0, transaction_count: 0 };
-            let spend = Spend { amount_cents, transaction_count: count, ..zero };
-            push(&mut sums.months, first.month_index(), zero.plus(spend).ok_or(Overflow)?);
+            let spend = Spend { amount_cents, transaction_count: of_group.len() as u64, ..zero };
+            groups.push(zero.plus(spend).ok_or(Overflow)?);
         }
-        sums.months.sort_unstable_by_key(|(month, _)| *month);
-        Ok(sums)
+        self.rows += rows.len() as u64;
+        self.months.push((month, groups));
+        Ok(())
     }
 
     pub fn groups(&self) -> usize {
@@ -97,14 +105,6 @@ impl Sums {
             }
         }
         Ok(self)
-    }
-}
-
-/// Few months occur in one partition, and mostly the one that came last.
-fn push(months: &mut Vec<(u32, Vec<Spend>)>, month: u32, spend: Spend) {
-    match months.iter_mut().rev().find(|(m, _)| *m == month) {
-        Some((_, groups)) => groups.push(spend),
-        None => months.push((month, vec![spend])),
     }
 }
 
