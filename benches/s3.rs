@@ -9,14 +9,14 @@
 mod s3_server;
 
 use futures::StreamExt;
-use object_store::ObjectStoreExt;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path as Key;
+use object_store::{ObjectStoreExt, PutPayload};
 use pennymill::bench::options;
 use pennymill::generate::generate;
 use pennymill::job::sections::Bench;
 use pennymill::job::spec::Spec;
-use std::fs::DirEntry;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -32,16 +32,17 @@ fn main() {
     let rows = rows.map_or(ROWS, |rows| rows.parse().expect("PENNYMILL_BENCH_ROWS is a number"));
     let folder = tempfile::tempdir().expect("room for logs");
     let users = (rows / 20).max(1);
-    // The server reads and sums up a whole object for each request of a part of it, so each object
-    // is small enough for one request.
     let files = rows.div_ceil(ROWS_OF_A_FILE) as u32;
     let spec =
         Spec { bench: Bench { rows, users, files, seed: SEED, ..Bench::default() }, ..Spec::shipped() };
-    let bucket = folder.path().join("bucket");
-    generate(&options(&spec, &bucket)).expect("logs can be generated");
+    let made = folder.path().join("made");
+    generate(&options(&spec, &made)).expect("logs can be generated");
+    std::fs::create_dir(folder.path().join("bucket")).expect("room for a bucket");
     let endpoint = s3_server::serve(folder.path());
+    let bucket = Bucket::of(&endpoint);
+    bucket.fill(&made);
     println!("seed {SEED}, {rows} rows in {files} files, medians of {RUNS} after one to warm up");
-    let local = bucket.display().to_string();
+    let local = made.display().to_string();
     let ways = [
         ("local files", local.as_str(), local.as_str()),
         ("logs on S3", "s3://bucket", &local),
@@ -50,9 +51,11 @@ fn main() {
     let (mut seconds, mut thrown_away) = (ways.map(|_| Vec::new()), Vec::new());
     for _ in 0..=RUNS {
         for ((_, logs, lake), seconds) in ways.iter().zip(&mut seconds) {
-            seconds.push(run(&bucket, logs, lake, &endpoint, rows));
+            seconds.push(run(&made, logs, lake, &endpoint, rows));
+            drop(std::fs::remove_dir_all(folder.path().join("bucket/lake")));
+            drop(std::fs::remove_dir_all(made.join("lake")));
         }
-        thrown_away.push(throw_away(&bucket, &endpoint));
+        thrown_away.push(bucket.throw_away(&made));
     }
     let local = median(&seconds[0]).0;
     let names = ways.iter().map(|(name, ..)| *name).chain(["logs on S3, thrown away"]);
@@ -69,36 +72,60 @@ fn median(seconds: &[f64]) -> (f64, f64, f64) {
     (timed[RUNS / 2], timed[0], timed[RUNS - 1])
 }
 
-/// Reads all logs from the server, as many at once as a run has under way. Out: its wall seconds.
-fn throw_away(made: &Path, endpoint: &str) -> f64 {
-    let mut bucket = AmazonS3Builder::new().with_bucket_name("bucket");
-    for (key, value) in s3_server::environment(endpoint) {
-        bucket = bucket.with_config(key.to_lowercase().parse().expect("a key of the client"), value);
-    }
-    let bucket = bucket.build().expect("a bucket");
+/// The bucket, and what waits for its answers.
+struct Bucket {
+    store: AmazonS3,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// The logs as files, and each one's key in the bucket.
+fn logs(made: &Path) -> Vec<(PathBuf, Key)> {
     let logs = std::fs::read_dir(made.join("logs")).expect("there are logs");
-    let logs: Vec<_> = logs.map(|log| log.expect("a log")).collect();
-    let made_bytes: u64 = logs.iter().map(|log| log.metadata().expect("a log").len()).sum();
-    let read = |log: &DirEntry| {
-        let log = log.file_name();
-        let (bucket, path) = (&bucket, object_store::path::Path::from(format!("logs/{}", log.display())));
-        async move {
-            let mut body = bucket.get(&path).await.expect("the server answers").into_stream();
+    let paths = logs.map(|log| log.expect("a log").path());
+    paths
+        .map(|path| (path.clone(), format!("logs/{}", path.file_name().expect("a name").display()).into()))
+        .collect()
+}
+
+impl Bucket {
+    fn of(endpoint: &str) -> Bucket {
+        let mut store = AmazonS3Builder::new().with_bucket_name("bucket");
+        for (key, value) in s3_server::environment(endpoint) {
+            store = store.with_config(key.to_lowercase().parse().expect("a key of the client"), value);
+        }
+        let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+        Bucket { store: store.build().expect("a bucket"), runtime }
+    }
+
+    /// Puts the logs there through the server, which so knows their etags: of files that it merely finds
+    /// it would sum up all bytes, for each listing and each request.
+    fn fill(&self, made: &Path) {
+        for (file, key) in logs(made) {
+            let bytes = PutPayload::from(std::fs::read(file).expect("a log"));
+            self.runtime.block_on(self.store.put(&key, bytes)).expect("the server takes it");
+        }
+    }
+
+    /// Reads all logs from the server, as many at once as a run has under way. Out: its wall seconds.
+    fn throw_away(&self, made: &Path) -> f64 {
+        let logs = logs(made);
+        let made_bytes: u64 = logs.iter().map(|(file, _)| file.metadata().expect("a log").len()).sum();
+        let read = async |key: &Key| {
+            let mut body = self.store.get(key).await.expect("the server answers").into_stream();
             let mut bytes = 0;
             while let Some(piece) = body.next().await {
                 bytes += piece.expect("the server goes on").len() as u64;
             }
             bytes
-        }
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let all = futures::stream::iter(logs.iter().map(read)).buffer_unordered(workers);
-    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    let since = Instant::now();
-    let read: Vec<u64> = runtime.block_on(all.collect());
-    let seconds = since.elapsed().as_secs_f64();
-    assert_eq!(read.iter().sum::<u64>(), made_bytes, "every byte is read");
-    seconds
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let all = futures::stream::iter(logs.iter().map(|(_, key)| read(key))).buffer_unordered(workers);
+        let since = Instant::now();
+        let read: Vec<u64> = self.runtime.block_on(all.collect());
+        let seconds = since.elapsed().as_secs_f64();
+        assert_eq!(read.iter().sum::<u64>(), made_bytes, "every byte is read");
+        seconds
+    }
 }
 
 /// One run of the command into an empty lake. Out: its wall seconds.
@@ -118,6 +145,5 @@ fn run(made: &Path, logs: &str, lake: &str, endpoint: &str, rows: u64) -> f64 {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert_eq!(report["rows"]["accepted"], rows, "every row is counted");
-    std::fs::remove_dir_all(made.join("lake")).expect("there is a lake, and it is ours");
     seconds
 }

@@ -293,7 +293,7 @@ impl LogObject {
     /// Errors when the object is no longer the one that was planned. Every request to a remote
     /// store was conditional on that already; an open local file can grow under its reader.
     pub fn still_as_planned(&self) -> Result<()> {
-        if self.place.url.scheme() != "file" {
+        if !self.place.is_local() {
             return Ok(());
         }
         let meta = wait(self.place.store.head(&self.place.path)).map_err(|e| self.changed_or(e))?;
