@@ -11,7 +11,7 @@ use crate::input::plan::LogObject;
 use crate::kernel::parse::{Line, parse_line};
 use crate::kernel::partition::{Partitioner, Sample};
 use crate::kernel::scan::{Block, Scanner};
-use crate::limits::{PARTITION_ROWS_TARGET, PARTITIONS_MAX};
+use crate::limits::{MONTHS_MAX, PARTITION_ROWS_TARGET, PARTITIONS_MAX};
 use rayon::prelude::*;
 
 /// How much is looked at for a sample of users.
@@ -29,15 +29,19 @@ const REMOTE: Extent = Extent { objects: 16, stretches: 64, stretch_bytes: 64 * 
 const SAMPLE_EVERY_BYTES: u64 = 4 * 1024 * 1024;
 /// Stretches that are read at once from a remote store, which takes its time for each.
 const REMOTE_SAMPLE_READERS: usize = 16;
+/// Of all archives together, which are looked at from their beginnings on alone.
+const ARCHIVE_SAMPLE_BYTES: usize = 1024 * 1024;
 /// What an archive holds per byte, about: enough to choose a number of partitions.
 const ARCHIVE_RATIO: u64 = 5;
+/// An archive that begins in one month may go on in so many others.
+const ARCHIVE_MONTHS_MORE: u32 = 14;
 
 /// Chooses partitions by the users in a sample of lines.
 pub fn partition_by_sample(objects: &[LogObject], zone: &Zone, categories: usize) -> Result<Partitioner> {
     let is_local = objects.iter().all(|object| object.place.is_local());
     let extent = if is_local { LOCAL } else { REMOTE };
     let stretches = stretches(objects, &extent);
-    let read = |(object, start): &(&LogObject, u64)| sample(object, *start, extent.stretch_bytes, zone);
+    let read = |stretch: &Stretch| sample(stretch, zone);
     let read_all = || stretches.par_iter().map(read).collect::<Result<Vec<(Sample, u64)>>>();
     // More threads than cores only wait for each other, unless they wait for a server.
     let found = if is_local { read_all() } else { pool(REMOTE_SAMPLE_READERS)?.install(read_all) }?;
@@ -46,21 +50,34 @@ pub fn partition_by_sample(objects: &[LogObject], zone: &Zone, categories: usize
         seen.append(more);
         bytes += more_bytes;
     }
-    let content = |object: &LogObject| match object.compression {
-        fetch::Compression::None => object.size_bytes,
-        _ => object.size_bytes * ARCHIVE_RATIO,
-    };
+    if objects.iter().any(is_archive) {
+        seen.months =
+            seen.months.map(|(first, last)| (first, (last + ARCHIVE_MONTHS_MORE).min(MONTHS_MAX - 1)));
+    }
+    let content = |object: &LogObject| object.size_bytes * if is_archive(object) { ARCHIVE_RATIO } else { 1 };
     let total: u64 = objects.iter().map(content).sum();
     let line_bytes = bytes / (seen.users.len() as u64).max(1);
     let count = (total / line_bytes.max(1)).div_ceil(PARTITION_ROWS_TARGET) as usize;
     Ok(Partitioner::from_sample(seen, count.clamp(1, PARTITIONS_MAX), categories))
 }
 
+fn is_archive(object: &LogObject) -> bool {
+    object.compression != fetch::Compression::None
+}
+
 /// Where lines are looked at.
-fn stretches<'o>(objects: &'o [LogObject], extent: &Extent) -> Vec<(&'o LogObject, u64)> {
+struct Stretch<'o> {
+    object: &'o LogObject,
+    start: u64,
+    bytes: usize,
+}
+
+fn stretches<'o>(objects: &'o [LogObject], extent: &Extent) -> Vec<Stretch<'o>> {
     let looked_at = objects.iter().step_by(objects.len().div_ceil(extent.objects).max(1));
+    let archives = looked_at.clone().filter(|object| is_archive(object)).count().max(1);
+    let archive_bytes = (ARCHIVE_SAMPLE_BYTES / archives).max(extent.stretch_bytes);
     let starts = |index: usize, object: &LogObject| -> Vec<u64> {
-        if object.compression != fetch::Compression::None {
+        if is_archive(object) {
             return vec![0];
         }
         let most = object.size_bytes.div_ceil(SAMPLE_EVERY_BYTES).max(1);
@@ -73,19 +90,21 @@ fn stretches<'o>(objects: &'o [LogObject], extent: &Extent) -> Vec<(&'o LogObjec
         };
         (0..count).map(start).collect()
     };
-    let all = looked_at.enumerate();
-    all.flat_map(|(index, object)| starts(index, object).into_iter().map(move |start| (object, start)))
-        .collect()
+    let of_object = |(index, object)| {
+        let bytes = if is_archive(object) { archive_bytes } else { extent.stretch_bytes };
+        starts(index, object).into_iter().map(move |start| Stretch { object, start, bytes })
+    };
+    looked_at.enumerate().flat_map(of_object).collect()
 }
 
 /// Its multiples are spread evenly over all values, however many there are of them.
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The lines of a stretch from `start` on, and their bytes.
-fn sample(object: &LogObject, start: u64, stretch_bytes: usize, zone: &Zone) -> Result<(Sample, u64)> {
-    let most = stretch_bytes as u64;
-    let reader = std::io::Read::take(fetch::open(object, start.saturating_sub(1), start + most)?, most);
-    let scanner = Scanner::new(reader, start, u64::MAX, stretch_bytes);
+/// The lines of a stretch, and their bytes.
+fn sample(stretch: &Stretch, zone: &Zone) -> Result<(Sample, u64)> {
+    let (start, most) = (stretch.start, stretch.bytes as u64);
+    let reader = fetch::open(stretch.object, start.saturating_sub(1), start + most)?;
+    let scanner = Scanner::new(std::io::Read::take(reader, most), start, u64::MAX, stretch.bytes);
     let (mut seen, mut bytes) = (Sample::default(), 0);
     // Damage is found, and told, by the map.
     let Ok(mut scanner) = scanner else { return Ok((seen, bytes)) };
@@ -122,7 +141,7 @@ mod tests {
     #[test]
     fn a_sample_asks_for_little_and_looks_everywhere() {
         let starts = |objects: &[LogObject]| -> Vec<u64> {
-            stretches(objects, &LOCAL).into_iter().map(|(_, start)| start).collect()
+            stretches(objects, &LOCAL).iter().map(|stretch| stretch.start).collect()
         };
         let plain = |count, size_bytes| starts(&objects(count, size_bytes, fetch::Compression::None));
         let one = plain(1, 1 << 30);
@@ -134,6 +153,8 @@ mod tests {
         assert!(widest < Some((4 << 20) / 16) && small[63] < 4 << 20, "{small:?}");
         assert_eq!(plain(1000, 4 << 20).len(), 63);
         assert_eq!(plain(1, 0), [0]);
-        assert_eq!(starts(&objects(2, 4 << 20, fetch::Compression::Gzip)), [0, 0]);
+        let archives = objects(2, 4 << 20, fetch::Compression::Gzip);
+        assert_eq!(starts(&archives), [0, 0]);
+        assert_eq!(stretches(&archives, &LOCAL)[1].bytes, ARCHIVE_SAMPLE_BYTES / 2);
     }
 }
