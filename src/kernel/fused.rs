@@ -151,12 +151,14 @@ pub struct Worker<'a, S> {
     pub memo: Memo<'a>,
     pub scatter: Scatter<'a, S>,
     separators: Separators,
+    /// By month index; all of them empty between two pieces.
+    shares: Vec<MonthShare>,
 }
 
 impl<'a, S: ChunkSink> Worker<'a, S> {
     pub fn new(known: &'a Known<'a>, partitioner: &'a Partitioner, sink: S) -> Worker<'a, S> {
         let (memo, scatter) = (Memo::new(known), Scatter::new(partitioner, sink));
-        Worker { memo, scatter, separators: Separators::default() }
+        Worker { memo, scatter, separators: Separators::default(), shares: Vec::new() }
     }
 }
 
@@ -166,8 +168,6 @@ pub struct Mapper<'w, 'a, S, R> {
     worker: &'w mut Worker<'a, S>,
     recorder: R,
     outcome: Outcome,
-    /// Shares by month index, added to the outcome at the end.
-    shares: Vec<MonthShare>,
     /// Since they were last taken.
     rejects: Vec<Reject>,
     reject_bytes: u64,
@@ -191,9 +191,9 @@ struct Waiting<'b> {
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     /// `level` is that of the sample of lines.
     pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R, level: u32) -> Self {
-        let shares = vec![MonthShare::default(); rules.zone.months().count() as usize];
+        worker.shares.resize(rules.zone.months().count() as usize, MonthShare::default());
         let outcome = Outcome { sample: LineSample::new(level), ..Outcome::default() };
-        Mapper { rules, worker, recorder, outcome, shares, rejects: Vec::new(), reject_bytes: 0 }
+        Mapper { rules, worker, recorder, outcome, rejects: Vec::new(), reject_bytes: 0 }
     }
 
     /// All lines so far.
@@ -292,7 +292,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         let months = self.rules.zone.months();
         let index = transaction.month.since(months.first).expect("parsing checked the month");
         self.outcome.accepted += 1;
-        let share = &mut self.shares[index as usize];
+        let share = &mut self.worker.shares[index as usize];
         share.rows += 1;
         *if cents > 0 { &mut share.positive_cents } else { &mut share.negative_cents } += i128::from(cents);
         share.last_micros = share.last_micros.max(transaction.occurred_at_micros);
@@ -325,9 +325,9 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
 
     /// The counts, the rejects that were not taken, and what the recorder saw.
     pub fn finish(mut self) -> (Outcome, Vec<Reject>, R) {
-        let months = self.rules.zone.months().iter();
-        let shares = months.zip(self.shares).filter(|(_, share)| share.rows > 0);
-        self.outcome.by_month = shares.collect();
+        let shares = self.rules.zone.months().iter().zip(&mut self.worker.shares);
+        let touched = shares.filter(|(_, share)| share.rows > 0);
+        self.outcome.by_month = touched.map(|(month, share)| (month, std::mem::take(share))).collect();
         (self.outcome, self.rejects, self.recorder)
     }
 }

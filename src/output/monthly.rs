@@ -4,6 +4,7 @@
 //! and their totals, as read back from the store.
 //! Invariant: the same groups give the same bytes; what is read back equals what was meant.
 
+mod category_column;
 mod cutter;
 mod queue;
 
@@ -20,11 +21,10 @@ use crate::limits::ROW_GROUP_ROWS;
 use crate::output::part::{self, RowGroupEncoder, WrittenPart};
 use crate::schema;
 use crate::store::Place;
-use arrow::array::{
-    ArrayRef, Decimal64Array, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
-};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, Decimal64Array, Int64Array};
+use arrow::datatypes::DataType;
 use bytes::Bytes;
+use category_column::CategoryColumn;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use std::sync::Arc;
 
@@ -110,10 +110,13 @@ impl<'a> PartWriter<'a> {
 
 /// Encodes groups as the row groups of a part.
 struct SpendEncoder {
-    schema: SchemaRef,
-    codes: ArrayRef,
+    amount: DataType,
+    categories: CategoryColumn,
     row_groups: RowGroupEncoder,
 }
+
+/// Where categories stand among the columns.
+const CATEGORY: usize = 1;
 
 /// Groups that are made a batch at once: they stay in a core's cache while their columns are encoded.
 const BATCH_GROUPS: usize = 16 * 1024;
@@ -125,30 +128,25 @@ impl SpendEncoder {
         let options = ArrowWriterOptions::new()
             .with_properties(schema::spending_properties().build())
             .with_skip_arrow_metadata(true);
-        Ok(SpendEncoder {
-            codes: Arc::new(categories.codes().map(Some).collect::<StringArray>()),
-            row_groups: RowGroupEncoder::new(schema.clone(), options)?,
-            schema,
-        })
+        let row_groups = RowGroupEncoder::new(schema.clone(), options)?;
+        let categories = CategoryColumn::new(row_groups.column(CATEGORY)?, categories);
+        Ok(SpendEncoder { amount: schema.field(2).data_type().clone(), categories, row_groups })
     }
 
     fn encode(&self, groups: &[Spend]) -> Result<part::RowGroup> {
-        self.row_groups.encode(groups.chunks(BATCH_GROUPS).map(|groups| self.batch(groups)))
+        let (bytes, close) = self.categories.encode(groups)?;
+        let batches = groups.chunks(BATCH_GROUPS).map(|groups| self.batch(groups));
+        self.row_groups.encode(batches, (CATEGORY, part::Column::ByHand(bytes, close)))
     }
 
-    fn batch(&self, groups: &[Spend]) -> Result<RecordBatch> {
-        let keys = Int32Array::from_iter_values(groups.iter().map(|g| i32::from(g.category.0)));
-        let category = DictionaryArray::try_new(keys, self.codes.clone());
-        let category = category.map_err(|e| Error::invariant(format!("a group has no category: {e}")))?;
+    /// All columns but that of categories.
+    fn batch(&self, groups: &[Spend]) -> Vec<ArrayRef> {
         let amounts = Decimal64Array::from_iter_values(groups.iter().map(|g| g.amount_cents));
-        let columns: Vec<ArrayRef> = vec![
+        vec![
             Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.user_id as i64))),
-            Arc::new(category),
-            Arc::new(amounts.with_data_type(self.schema.field(2).data_type().clone())),
+            Arc::new(amounts.with_data_type(self.amount.clone())),
             Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.transaction_count as i64))),
-        ];
-        let batch = RecordBatch::try_new(self.schema.clone(), columns);
-        batch.map_err(|e| Error::invariant(format!("groups are no table: {e}")))
+        ]
     }
 }
 

@@ -9,17 +9,19 @@ use crate::input::published::{PartFile, Users, user_column, users_of};
 use crate::output::manifest::FileRecord;
 use crate::schema;
 use crate::store::Place;
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::arrow_writer::{
     ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
 };
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::ColumnDescPtr;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -67,7 +69,7 @@ pub fn encode_each(schema: &SchemaRef, batches: impl Iterator<Item = Result<Reco
     Ok(bytes.into())
 }
 
-fn broken(e: ParquetError) -> Error {
+pub(super) fn broken(e: ParquetError) -> Error {
     Error::invariant(format!("Parquet cannot be written: {e}"))
 }
 
@@ -79,7 +81,29 @@ pub struct RowGroupEncoder {
 }
 
 /// The columns of a row group, encoded.
-pub type RowGroup = Vec<ArrowColumnChunk>;
+pub type RowGroup = Vec<Column>;
+
+/// A column of a row group, encoded.
+pub enum Column {
+    ByArrow(ArrowColumnChunk),
+    ByHand(Bytes, ColumnCloseResult),
+}
+
+impl Column {
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Column::ByArrow(column) => column.close().bytes_written,
+            Column::ByHand(bytes, _) => bytes.len() as u64,
+        }
+    }
+
+    fn append_to(self, row_group: &mut SerializedRowGroupWriter<Vec<u8>>) -> Result<(), ParquetError> {
+        match self {
+            Column::ByArrow(column) => column.append_to_row_group(row_group),
+            Column::ByHand(bytes, close) => row_group.append_column(&bytes, close),
+        }
+    }
+}
 
 impl RowGroupEncoder {
     pub fn new(schema: SchemaRef, options: ArrowWriterOptions) -> Result<RowGroupEncoder> {
@@ -87,34 +111,45 @@ impl RowGroupEncoder {
         Ok(RowGroupEncoder { schema, options, columns })
     }
 
-    /// Encodes batches as one row group.
-    pub fn encode(&self, batches: impl Iterator<Item = Result<RecordBatch>>) -> Result<RowGroup> {
+    /// The description of a column.
+    pub fn column(&self, index: usize) -> Result<ColumnDescPtr> {
+        let schema = ArrowSchemaConverter::new().convert(&self.schema).map_err(broken)?;
+        Ok(schema.column(index))
+    }
+
+    /// Encodes batches as one row group, with one column that was encoded by hand: its place among
+    /// the columns, and itself. Batches have the others.
+    pub fn encode(
+        &self,
+        batches: impl Iterator<Item = Vec<ArrayRef>>,
+        (index, by_hand): (usize, Column),
+    ) -> Result<RowGroup> {
         // Only encryption would ask which of the row groups it is.
         let mut columns = self.columns.create_column_writers(0).map_err(broken)?;
+        let mut fields: Vec<_> = self.schema.fields().iter().collect();
+        columns.remove(index);
+        fields.remove(index);
         for batch in batches {
-            let batch = batch?;
-            let leaves = self.schema.fields().iter().zip(batch.columns());
-            let leaves = leaves.map(|(field, column)| compute_leaves(field, column));
+            let leaves = fields.iter().zip(&batch).map(|(field, column)| compute_leaves(field, column));
             let leaves: Vec<_> = leaves.collect::<Result<_, _>>().map_err(broken)?;
             for (column, leaf) in columns.iter_mut().zip(leaves.iter().flatten()) {
                 column.write(leaf).map_err(broken)?;
             }
         }
-        columns.into_iter().map(|column| column.close().map_err(broken)).collect()
+        let encoded = columns.into_iter().map(|column| Ok(Column::ByArrow(column.close()?)));
+        let mut encoded: Vec<Column> = encoded.collect::<Result<_, _>>().map_err(broken)?;
+        encoded.insert(index, by_hand);
+        Ok(encoded)
     }
 
     /// Makes one object of its row groups.
     pub fn join(&self, row_groups: Vec<RowGroup>) -> Result<Bytes> {
-        let columns = row_groups.iter().flatten();
-        let size: u64 = columns.map(|column| column.close().bytes_written).sum();
+        let size: u64 = row_groups.iter().flatten().map(Column::size_bytes).sum();
         let room = Vec::with_capacity(size as usize + FOOTER_BYTES);
         let (mut writer, _) = begin(room, &self.schema, &self.options)?;
         for row_group in row_groups {
             let mut next = writer.next_row_group().map_err(broken)?;
-            row_group
-                .into_iter()
-                .try_for_each(|column| column.append_to_row_group(&mut next))
-                .map_err(broken)?;
+            row_group.into_iter().try_for_each(|column| column.append_to(&mut next)).map_err(broken)?;
             next.close().map_err(broken)?;
         }
         Ok(writer.into_inner().map_err(broken)?.into())
