@@ -102,8 +102,8 @@ fn parse<'a>(
     if seller.is_empty() || seller.len() > SELLER_BYTES_MAX {
         return None;
     }
-    let seller = match separators.is_plain(second + 1..third) {
-        // SAFETY: ASCII is UTF-8.
+    let seller = match separators.is_text(second + 1..third) {
+        // SAFETY: a field between two tabs that is text at a glance is UTF-8.
         true => unsafe { std::str::from_utf8_unchecked(seller) },
         false if memchr::memchr(0, seller).is_some() => return None,
         false => std::str::from_utf8(seller).ok()?,

@@ -1,7 +1,7 @@
 //! Where the tabs and newlines of a block stand, found 64 bytes at a time.
 //!
 //! In: bytes. Out: the positions of all tabs and newlines, rising, the number of newlines, and
-//! where bytes stand that are no plain ASCII.
+//! which fields are text at a glance: ASCII, and characters of two bytes.
 //! Invariant: the wide path and the portable one find the same.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub struct Separators {
     positions: Vec<u32>,
-    /// Of each 64 bytes, those that are no plain ASCII.
+    /// Of each 64 bytes, those that no text at a glance has.
     odd: Vec<u64>,
     separators: usize,
     newlines: u64,
@@ -20,8 +20,23 @@ pub struct Separators {
 struct Masks {
     newlines: u64,
     separators: u64,
-    /// NUL, or no ASCII.
-    odd: u64,
+    nul: u64,
+    /// What is no ASCII; and of that, where a character of two bytes begins and goes on.
+    high: u64,
+    leads: u64,
+    continuations: u64,
+}
+
+impl Masks {
+    /// Bytes that no text at a glance has: NUL, those of longer characters, and where a character
+    /// should go on and does not, or goes on and did not begin. `expected` is 1 if one should go on
+    /// in the first byte, and then the same for the next 64.
+    #[inline(always)]
+    fn odd(&self, expected: &mut u64) -> u64 {
+        let goes_on = self.leads << 1 | *expected;
+        *expected = self.leads >> 63;
+        self.nul | self.high & !self.leads & !self.continuations | goes_on ^ self.continuations
+    }
 }
 
 const BLOCK_BYTES: usize = 64;
@@ -50,15 +65,17 @@ impl Separators {
         self.newlines
     }
 
-    /// Whether every byte in `range`, which is not empty, is ASCII and none is NUL. It may be
-    /// doubted without reason where the range is long.
+    /// Whether a field, which begins behind a separator or with the block, and ends before a
+    /// separator, is UTF-8 without NUL. It may be doubted without reason: where the field is long, or has
+    /// characters of more than two bytes.
     #[inline]
-    pub fn is_plain(&self, range: Range<usize>) -> bool {
-        let (first, last) = (range.start / BLOCK_BYTES, (range.end - 1) / BLOCK_BYTES);
-        let from_start = self.odd[first] >> (range.start % BLOCK_BYTES);
+    pub fn is_text(&self, field: Range<usize>) -> bool {
+        // A character that breaks off is told by the byte behind it.
+        let (first, last) = (field.start / BLOCK_BYTES, field.end / BLOCK_BYTES);
+        let from_start = self.odd[first] >> (field.start % BLOCK_BYTES);
         match last - first {
-            0 => from_start << (BLOCK_BYTES - range.len()) == 0,
-            1 => from_start | self.odd[last] << (BLOCK_BYTES - 1 - (range.end - 1) % BLOCK_BYTES) == 0,
+            0 => from_start << (BLOCK_BYTES - 1 - field.len()) == 0,
+            1 => from_start | self.odd[last] << (BLOCK_BYTES - 1 - field.end % BLOCK_BYTES) == 0,
             _ => self.odd[first..=last].iter().all(|odd| *odd == 0),
         }
     }
@@ -80,10 +97,11 @@ impl Separators {
         last[..rest.len()].copy_from_slice(rest);
         (self.separators, self.newlines) = (0, 0);
         self.odd.clear();
+        let mut expected = 0;
         for (block, start) in blocks.iter().chain([&last]).zip((0..).step_by(BLOCK_BYTES)) {
             let masks = masks_of(block);
             self.newlines += u64::from(masks.newlines.count_ones());
-            self.odd.push(masks.odd);
+            self.odd.push(masks.odd(&mut expected));
             if self.positions.len() < self.separators + BLOCK_BYTES {
                 self.positions.resize(2 * self.positions.len() + BLOCK_BYTES, 0);
             }
@@ -113,23 +131,52 @@ fn masks_avx2(block: &[u8; BLOCK_BYTES]) -> Masks {
         let byte = _mm256_set1_epi8(byte.cast_signed());
         mask(_mm256_cmpeq_epi8(low, byte), _mm256_cmpeq_epi8(high, byte))
     };
-    // As signed bytes, NUL and all that is no ASCII lie below 1.
-    let one = _mm256_set1_epi8(1);
-    let odd = mask(_mm256_cmpgt_epi8(one, low), _mm256_cmpgt_epi8(one, high));
     let newlines = is(b'\n');
-    Masks { newlines, separators: newlines | is(b'\t'), odd }
+    let no_ascii = mask(low, high);
+    let masks = Masks {
+        newlines,
+        separators: newlines | is(b'\t'),
+        nul: is(0),
+        high: no_ascii,
+        leads: 0,
+        continuations: 0,
+    };
+    if no_ascii == 0 {
+        return masks;
+    }
+    // As signed bytes: above this one, below that one.
+    let between = |above: u8, below: u8| {
+        let (above, below) = (_mm256_set1_epi8(above.cast_signed()), _mm256_set1_epi8(below.cast_signed()));
+        let is = |half| _mm256_and_si256(_mm256_cmpgt_epi8(half, above), _mm256_cmpgt_epi8(below, half));
+        mask(is(low), is(high))
+    };
+    Masks {
+        leads: between(BEFORE_LEADS, BEHIND_LEADS),
+        continuations: no_ascii & !between(LAST_CONTINUATION, 0),
+        ..masks
+    }
 }
+
+/// Characters of two bytes begin with 0xC2 to 0xDF, and go on with 0x80 to 0xBF.
+const BEFORE_LEADS: u8 = 0xC1;
+const BEHIND_LEADS: u8 = 0xE0;
+const LAST_CONTINUATION: u8 = 0xBF;
 
 fn masks_portably(block: &[u8; BLOCK_BYTES]) -> Masks {
     let (words, _) = block.as_chunks::<8>();
-    let mut masks = Masks { newlines: 0, separators: 0, odd: 0 };
+    let mut masks = Masks { newlines: 0, separators: 0, nul: 0, high: 0, leads: 0, continuations: 0 };
     for (k, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let is = |byte: u8| bits(zero_bytes(word ^ (u64::from(byte) * ONES))) << (8 * k);
         let newlines = is(b'\n');
         masks.newlines |= newlines;
         masks.separators |= newlines | is(b'\t');
-        masks.odd |= is(0) | bits(word & HIGHS) << (8 * k);
+        masks.nul |= is(0);
+        let all = |highs: u64| bits(highs & HIGHS) << (8 * k);
+        masks.high |= all(word);
+        // 10xxxxxx, and 110xxxxx but for two of them.
+        masks.continuations |= all(word & !(word << 1));
+        masks.leads |= all(word & word << 1 & !(word << 2) & !zero_bytes(word & (0x1E * ONES)));
     }
     masks
 }
@@ -173,12 +220,17 @@ mod tests {
         #[test]
         fn both_paths_find_what_is_found_slowly(
             bytes in prop::collection::vec(
-                prop_oneof![6 => Just(b'x'), 2 => Just(b'\t'), 2 => Just(b'\n'), 1 => Just(b'\r'), 1 => any::<u8>()],
-                0..400,
+                prop_oneof![
+                    20 => Just("x".as_bytes().to_vec()), 2 => Just(vec![b'\t']), 2 => Just(vec![b'\n']),
+                    6 => "[\u{80}-\u{7FF}]".prop_map(String::into_bytes),
+                    1 => "\\PC".prop_map(String::into_bytes),
+                    1 => any::<u8>().prop_map(|byte| vec![byte]),
+                    1 => prop::sample::select(vec![0, 0x80, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xFF]).prop_map(|byte| vec![byte]),
+                ],
+                0..300,
             ),
-            plain in any::<bool>(),
         ) {
-            let bytes: Vec<u8> = bytes.into_iter().map(|b| if plain { b.clamp(1, 127) } else { b }).collect();
+            let bytes: Vec<u8> = bytes.concat();
             let slowly: Vec<u32> =
                 (0..).zip(&bytes).filter(|(_, b)| matches!(b, b'\t' | b'\n')).map(|(at, _)| at).collect();
             let newlines = bytes.iter().filter(|b| **b == b'\n').count() as u64;
@@ -191,12 +243,15 @@ mod tests {
             for separators in [portable, any] {
                 prop_assert_eq!(separators.positions(), &slowly);
                 prop_assert_eq!(separators.newlines(), newlines);
-                for (start, length) in (0..bytes.len()).zip([1, 2, 7, 63, 64, 65, 127, 200].into_iter().cycle()) {
-                    let range = start..(start + length).min(bytes.len());
-                    let is_plain = bytes[range.clone()].iter().all(|b| (1..128).contains(b));
-                    let said = separators.is_plain(range.clone());
-                    let long = range.len() > 64;
-                    prop_assert!(said == is_plain || (long && is_plain), "{range:?}");
+                let mut start = 0;
+                for end in slowly.iter().map(|at| *at as usize) {
+                    let field = start..end;
+                    start = end + 1;
+                    let text = std::str::from_utf8(&bytes[field.clone()]).ok();
+                    let text = text.filter(|text| text.chars().all(|c| c != '\0' && c.len_utf8() < 3));
+                    let said = separators.is_text(field.clone());
+                    let long = field.len() > 64;
+                    prop_assert!(said == text.is_some() || (long && text.is_some()), "{field:?}");
                 }
             }
         }
