@@ -5,7 +5,9 @@
 //! Invariant: the same groups give the same bytes; what is read back equals what was meant.
 
 mod category_column;
+mod chunk;
 mod cutter;
+mod delta;
 mod queue;
 
 pub use cutter::{Cutter, RowGroup};
@@ -21,11 +23,13 @@ use crate::limits::ROW_GROUP_ROWS;
 use crate::output::part::{self, RowGroupEncoder, WrittenPart};
 use crate::schema;
 use crate::store::Place;
-use arrow::array::{ArrayRef, Decimal64Array, Int64Array};
-use arrow::datatypes::DataType;
+use arrow::array::{ArrayRef, Int64Array};
 use bytes::Bytes;
 use category_column::CategoryColumn;
+use chunk::{Form, PAGE_VALUES, chunk};
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::Encoding;
+use parquet::schema::types::ColumnDescPtr;
 use std::sync::Arc;
 
 /// A part that stands in the store and was read back.
@@ -110,44 +114,63 @@ impl<'a> PartWriter<'a> {
 
 /// Encodes groups as the row groups of a part.
 struct SpendEncoder {
-    amount: DataType,
-    categories: CategoryColumn,
     row_groups: RowGroupEncoder,
+    categories: CategoryColumn,
+    amount: ColumnDescPtr,
+    transaction_count: ColumnDescPtr,
 }
 
-/// Where categories stand among the columns.
+/// Where the columns stand.
+const USER_ID: usize = 0;
 const CATEGORY: usize = 1;
+const AMOUNT: usize = 2;
+const TRANSACTION_COUNT: usize = 3;
 
-/// Groups that are made a batch at once: they stay in a core's cache while their columns are encoded.
+/// Users that are made a batch at once: they stay in a core's cache while they are encoded.
 const BATCH_GROUPS: usize = 16 * 1024;
 
 impl SpendEncoder {
     fn new(categories: &Categories) -> Result<SpendEncoder> {
-        let schema = schema::spending_in_memory();
         // The columns say all themselves; how the program holds them is no reader's concern.
         let options = ArrowWriterOptions::new()
             .with_properties(schema::spending_properties().build())
             .with_skip_arrow_metadata(true);
-        let row_groups = RowGroupEncoder::new(schema.clone(), options)?;
-        let categories = CategoryColumn::new(row_groups.column(CATEGORY)?, categories);
-        Ok(SpendEncoder { amount: schema.field(2).data_type().clone(), categories, row_groups })
+        let row_groups = RowGroupEncoder::new(schema::spending_in_memory(), options)?;
+        Ok(SpendEncoder {
+            categories: CategoryColumn::new(row_groups.column(CATEGORY)?, categories),
+            amount: row_groups.column(AMOUNT)?,
+            transaction_count: row_groups.column(TRANSACTION_COUNT)?,
+            row_groups,
+        })
     }
 
     fn encode(&self, groups: &[Spend]) -> Result<part::RowGroup> {
-        let (bytes, close) = self.categories.encode(groups)?;
-        let batches = groups.chunks(BATCH_GROUPS).map(|groups| self.batch(groups));
-        self.row_groups.encode(batches, (CATEGORY, part::Column::ByHand(bytes, close)))
+        let users = groups.chunks(BATCH_GROUPS).map(|groups| {
+            let users = Int64Array::from_iter_values(groups.iter().map(|group| group.user_id as i64));
+            Arc::new(users) as ArrayRef
+        });
+        Ok(vec![
+            self.row_groups.encode(USER_ID, users)?,
+            self.categories.encode(groups)?,
+            differences(&self.amount, groups, |group| group.amount_cents)?,
+            differences(&self.transaction_count, groups, |group| group.transaction_count as i64)?,
+        ])
     }
+}
 
-    /// All columns but that of categories.
-    fn batch(&self, groups: &[Spend]) -> Vec<ArrayRef> {
-        let amounts = Decimal64Array::from_iter_values(groups.iter().map(|g| g.amount_cents));
-        vec![
-            Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.user_id as i64))),
-            Arc::new(amounts.with_data_type(self.amount.clone())),
-            Arc::new(Int64Array::from_iter_values(groups.iter().map(|g| g.transaction_count as i64))),
-        ]
-    }
+/// A column of whole numbers.
+fn differences(
+    column: &ColumnDescPtr,
+    groups: &[Spend],
+    number: impl Fn(&Spend) -> i64,
+) -> Result<part::Column> {
+    let mut numbers = Vec::with_capacity(PAGE_VALUES);
+    let bodies = groups.chunks(PAGE_VALUES).map(|groups| {
+        numbers.clear();
+        numbers.extend(groups.iter().map(&number));
+        (delta::encode(&numbers), groups.len())
+    });
+    chunk(column, Form { encoding: Encoding::DELTA_BINARY_PACKED, dictionary: None }, bodies)
 }
 
 /// Sorted groups as one Parquet object.

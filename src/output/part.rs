@@ -117,29 +117,17 @@ impl RowGroupEncoder {
         Ok(schema.column(index))
     }
 
-    /// Encodes batches as one row group, with one column that was encoded by hand: its place among
-    /// the columns, and itself. Batches have the others.
-    pub fn encode(
-        &self,
-        batches: impl Iterator<Item = Vec<ArrayRef>>,
-        (index, by_hand): (usize, Column),
-    ) -> Result<RowGroup> {
+    /// Encodes one column of a row group, that at `index`.
+    pub fn encode(&self, index: usize, arrays: impl Iterator<Item = ArrayRef>) -> Result<Column> {
         // Only encryption would ask which of the row groups it is.
         let mut columns = self.columns.create_column_writers(0).map_err(broken)?;
-        let mut fields: Vec<_> = self.schema.fields().iter().collect();
-        columns.remove(index);
-        fields.remove(index);
-        for batch in batches {
-            let leaves = fields.iter().zip(&batch).map(|(field, column)| compute_leaves(field, column));
-            let leaves: Vec<_> = leaves.collect::<Result<_, _>>().map_err(broken)?;
-            for (column, leaf) in columns.iter_mut().zip(leaves.iter().flatten()) {
-                column.write(leaf).map_err(broken)?;
+        let mut column = columns.swap_remove(index);
+        for array in arrays {
+            for leaf in compute_leaves(self.schema.field(index), &array).map_err(broken)? {
+                column.write(&leaf).map_err(broken)?;
             }
         }
-        let encoded = columns.into_iter().map(|column| Ok(Column::ByArrow(column.close()?)));
-        let mut encoded: Vec<Column> = encoded.collect::<Result<_, _>>().map_err(broken)?;
-        encoded.insert(index, by_hand);
-        Ok(encoded)
+        column.close().map(Column::ByArrow).map_err(broken)
     }
 
     /// Makes one object of its row groups.
