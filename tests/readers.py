@@ -5,6 +5,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import polars
 import pyarrow.parquet
 from deltalake import DeltaTable
@@ -41,6 +42,14 @@ for part in parts:
     amounts += rows["amount"].to_pylist()
     counts += rows["transaction_count"].to_pylist()
 show("parquet", amounts, counts)
+
+by_category = "select category, sum(amount), sum(transaction_count) from read_parquet(?) group by all"
+answer = duckdb.execute(by_category, [files]).fetchall()
+show("duckdb", [row[1] for row in answer], [row[2] for row in answer])
+expected = {}
+for category, amount in zip(frame["category"].to_list(), frame["amount"].to_list()):
+    expected[category] = expected.get(category, Decimal(0)) + amount
+print("categories", {row[0]: row[1] for row in answer} == expected)
 
 rows = table("transactions")
 show("transactions", rows["amount"].to_pylist(), [1] * len(rows))

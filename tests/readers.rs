@@ -1,4 +1,4 @@
-//! Other programs read what we publish: `deltalake` and `polars` from PyPI, and plain Parquet.
+//! Other programs read what we publish: `deltalake`, `polars`, `pyarrow` and `duckdb` from PyPI.
 //!
 //! In: a lake of the sample logs. Out: their sums, equal to ours to the cent.
 //! Invariant: skips, and says so, only where there is no Python; their packages go into a virtual
@@ -11,9 +11,9 @@ use std::process::Command;
 const SCRIPT: &str = include_str!("readers.py");
 
 #[test]
-fn deltalake_polars_and_plain_parquet_agree_to_the_cent() {
-    let packages = ["deltalake==1.6.6", "polars==2.1.0", "pyarrow"];
-    let Some(python) = python("readers", &packages) else { return };
+fn deltalake_polars_pyarrow_and_duckdb_agree_to_the_cent() {
+    let packages = ["deltalake==1.6.6", "polars==2.1.0", "pyarrow", "duckdb==2.0.1"];
+    let Some(python) = python("engines", &packages) else { return };
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample_data");
     let scratch = Scratch::new()
         .input(&format!("logs = {:?}\nsellers = {:?}", sample.join("logs/"), sample.join("sellers.csv")))
@@ -32,7 +32,7 @@ fn deltalake_polars_and_plain_parquet_agree_to_the_cent() {
     let alerts = alerts["approaching"].as_i64().unwrap() + alerts["exceeded"].as_i64().unwrap();
     let expected = format!(
         "deltalake 2144577.19 59970\npolars 2144577.19 59970\nparquet 2144577.19 59970\n\
-         transactions 2144577.19 59970\nalerts {alerts}\nsorted True\nzstd True\nstatistics True\n"
+         duckdb 2144577.19 59970\ncategories True\ntransactions 2144577.19 59970\nalerts {alerts}\nsorted True\nzstd True\nstatistics True\n"
     );
     assert_eq!(text, expected);
 }
