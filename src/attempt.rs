@@ -195,8 +195,8 @@ impl Attempt<'_> {
     ) -> Result<(Reduced, Vec<MonthPart>)> {
         let (state, mut cutter) = (QueueState::default(), Cutter::default());
         let months = rules.zone.months();
-        // One thread more than cores: now and then one waits until a part is on the disk.
-        let threads = self.tuning.pool()?.current_num_threads();
+        // One thread more than workers: now and then one waits until a part is on the disk.
+        let threads = self.tuning.workers();
         let pool = pool(threads + 1)?;
         let reduced = pool.in_place_scope(|scope| {
             let queue = RowGroupQueue::new(scope, writer, &state, threads);

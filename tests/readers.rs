@@ -32,7 +32,8 @@ fn deltalake_polars_pyarrow_and_duckdb_agree_to_the_cent() {
     let alerts = alerts["approaching"].as_i64().unwrap() + alerts["exceeded"].as_i64().unwrap();
     let expected = format!(
         "deltalake 2144577.19 59970\npolars 2144577.19 59970\nparquet 2144577.19 59970\n\
-         duckdb 2144577.19 59970\ncategories True\ntransactions 2144577.19 59970\nalerts {alerts}\nsorted True\nzstd True\nstatistics True\n"
+         duckdb 2144577.19 59970\ncategories True\ntransactions 2144577.19 59970\n\
+         alerts {alerts}\nsorted True\nzstd True\nstatistics True\n"
     );
     assert_eq!(text, expected);
 }

@@ -44,8 +44,16 @@ impl Tuning {
         Tuning::new(spec.limits.threads, spec.limits.memory.0.0)
     }
 
+    /// How many threads that is.
+    pub fn workers(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+
     pub fn pool(&self) -> Result<rayon::ThreadPool> {
-        pool(self.threads)
+        pool(self.workers())
     }
 
     /// What movements may take of the memory; the rest is for the parts being written.
@@ -59,7 +67,7 @@ impl Tuning {
     }
 }
 
-/// So many threads; 0 means one per core.
+/// So many threads.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.map_err(|e| Error::new(Kind::Temporary, format!("cannot start threads: {e}")))

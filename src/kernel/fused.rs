@@ -151,7 +151,7 @@ pub struct Worker<'a, S> {
     pub memo: Memo<'a>,
     pub scatter: Scatter<'a, S>,
     separators: Separators,
-    /// By month index; all of them empty between two pieces.
+    /// By month index, of the piece at hand.
     shares: Vec<MonthShare>,
 }
 
@@ -191,6 +191,7 @@ struct Waiting<'b> {
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     /// `level` is that of the sample of lines.
     pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R, level: u32) -> Self {
+        worker.shares.clear();
         worker.shares.resize(rules.zone.months().count() as usize, MonthShare::default());
         let outcome = Outcome { sample: LineSample::new(level), ..Outcome::default() };
         Mapper { rules, worker, recorder, outcome, rejects: Vec::new(), reject_bytes: 0 }
@@ -325,9 +326,9 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
 
     /// The counts, the rejects that were not taken, and what the recorder saw.
     pub fn finish(mut self) -> (Outcome, Vec<Reject>, R) {
-        let shares = self.rules.zone.months().iter().zip(&mut self.worker.shares);
+        let shares = self.rules.zone.months().iter().zip(&self.worker.shares);
         let touched = shares.filter(|(_, share)| share.rows > 0);
-        self.outcome.by_month = touched.map(|(month, share)| (month, std::mem::take(share))).collect();
+        self.outcome.by_month = touched.map(|(month, share)| (month, *share)).collect();
         (self.outcome, self.rejects, self.recorder)
     }
 }

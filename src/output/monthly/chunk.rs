@@ -48,10 +48,10 @@ pub fn chunk(
     let of_pages = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
     let of_dictionary = dictionary.iter().map(|_| of_pages(PageType::DICTIONARY_PAGE, Encoding::PLAIN, 1));
     let of_data = of_pages(PageType::DATA_PAGE, form.encoding, pages.len() as i32);
-    let of_levels = dictionary.iter().map(|_| Encoding::PLAIN).chain([Encoding::RLE, form.encoding]);
+    let encodings = dictionary.iter().map(|_| Encoding::PLAIN).chain([Encoding::RLE, form.encoding]);
     let metadata = ColumnChunkMetaData::builder(column.clone())
         .set_compression(Compression::UNCOMPRESSED)
-        .set_encodings(of_levels.collect())
+        .set_encodings(encodings.collect())
         .set_page_encoding_stats(of_dictionary.chain([of_data]).collect())
         .set_total_compressed_size(size)
         .set_total_uncompressed_size(size)
