@@ -195,9 +195,8 @@ impl Attempt<'_> {
     ) -> Result<(Reduced, Vec<MonthPart>)> {
         let (state, mut cutter) = (QueueState::default(), Cutter::default());
         let months = rules.zone.months();
-        // One thread more than workers: now and then one waits until a part is on the disk.
         let threads = self.tuning.workers();
-        let pool = pool(threads + 1)?;
+        let pool = pool(threads)?;
         let reduced = pool.in_place_scope(|scope| {
             let queue = RowGroupQueue::new(scope, writer, &state, threads);
             let mut write = |month, groups: Vec<_>| {
@@ -210,6 +209,7 @@ impl Attempt<'_> {
             if reduced.is_ok() {
                 cutter.finish().into_iter().for_each(|row_group| drop(queue.push(row_group)));
             }
+            queue.settle();
             reduced
         })?;
         Ok((reduced, state.finish()?))

@@ -5,9 +5,9 @@
 
 use crate::limits::ROW_GROUP_ROWS;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use std::sync::Arc;
 
 /// The contracts of `schemas/`, which travel inside the program.
@@ -203,25 +203,21 @@ pub fn line_samples() -> SchemaRef {
     ])
 }
 
+/// How hard Parquet objects are compressed: as fast as zstd gets.
+pub const ZSTD_LEVEL: i32 = 1;
+
 /// How every Parquet object of ours is written: zstd, statistics per row group and page.
 pub fn writer_properties() -> WriterPropertiesBuilder {
     WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("a level of zstd")))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("a level of zstd")))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
 }
 
-/// How parts of `monthly_spending` are written besides: sorted by user and category, and users as
-/// differences in as many bits as they need, compressed since they repeat. Of users alone are there
-/// statistics: the ranges of the others are about the same in every row group, and tell nobody which
-/// to leave out. The others are encoded by hand.
+/// How parts of `monthly_spending` are written besides: sorted by user and category. Their columns are
+/// encoded by hand.
 pub fn spending_properties() -> WriterPropertiesBuilder {
     let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
-    writer_properties()
-        .set_sorting_columns(Some(vec![sorting(0), sorting(1)]))
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_column_statistics_enabled("user_id".into(), EnabledStatistics::Page)
-        .set_column_dictionary_enabled("user_id".into(), false)
-        .set_column_encoding("user_id".into(), Encoding::DELTA_BINARY_PACKED)
+    writer_properties().set_sorting_columns(Some(vec![sorting(0), sorting(1)]))
 }
 
 fn required(name: &str, kind: DataType) -> Field {

@@ -207,8 +207,28 @@ impl Place {
 
     /// Writes an object under a name that nobody has used. Errors when there is another one already.
     pub fn create(&self, bytes: Bytes) -> Result<()> {
-        match self.create_or_read(&bytes).map_err(|e| e.at(&self.shown))? {
-            Some(held) if held != bytes => {
+        wait(self.create_now(&bytes))
+    }
+
+    /// Creates an object and reads it back. Out: what the store gives for it. Errors when that is not
+    /// what it was given.
+    pub fn create_and_read(&self, bytes: Bytes) -> Result<Bytes> {
+        wait(self.create_and_read_now(bytes))
+    }
+
+    /// [`Place::create_and_read`] for async code.
+    pub async fn create_and_read_now(&self, bytes: Bytes) -> Result<Bytes> {
+        self.create_now(&bytes).await?;
+        let back = self.read_now().await?;
+        match back == bytes {
+            true => Ok(back),
+            false => Err(Error::invariant("an object reads back with other bytes").at(&self.shown)),
+        }
+    }
+
+    async fn create_now(&self, bytes: &Bytes) -> Result<()> {
+        match self.create_or_read(bytes).await.map_err(|e| e.at(&self.shown))? {
+            Some(held) if held != *bytes => {
                 let error =
                     Error::new(Kind::Temporary, "an object of this name is there and says something else");
                 Err(error.at(&self.shown))
@@ -220,14 +240,14 @@ impl Place {
 
     /// Creates the object; where one is there already, what it says. A conflict with nothing is tried
     /// again.
-    fn create_or_read(&self, bytes: &Bytes) -> Result<Option<Bytes>> {
+    async fn create_or_read(&self, bytes: &Bytes) -> Result<Option<Bytes>> {
         for _ in 0..=CONFLICTS_MAX {
-            match wait(self.store.put_opts(&self.path, bytes.clone().into(), PutMode::Create.into())) {
+            match self.store.put_opts(&self.path, bytes.clone().into(), PutMode::Create.into()).await {
                 Ok(_) => return Ok(None),
                 Err(object_store::Error::AlreadyExists { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            match self.read() {
+            match self.read_now().await {
                 Err(error) if error.kind == Kind::NotFound => {}
                 read => return read.map(Some),
             }
@@ -286,7 +306,7 @@ pub fn probe(lake: &Place) -> Result<()> {
         return Ok(());
     }
     let probe = lake.child("_runs/_probe");
-    let create = |body: &Bytes| probe.create_or_read(body).map_err(|e| cannot_write(e).at(&lake.shown));
+    let create = |body: &Bytes| wait(probe.create_or_read(body)).map_err(|e| cannot_write(e).at(&lake.shown));
     let unfit = |what: &str| Error::unfit(what).at(&lake.shown).advise("use another store for the lake");
     let first = Bytes::from_static(b"first");
     // Whatever an earlier run has left there must stay; two runs may probe at the same time.

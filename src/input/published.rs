@@ -14,7 +14,10 @@ use crate::store::Place;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Decimal64Type, Int32Type, Int64Type};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 use std::collections::BTreeSet;
@@ -146,32 +149,68 @@ pub fn read_batches(
     users: &Users,
     categories: &Categories,
     shown: &str,
-    mut on_groups: impl FnMut(&[Spend]) -> Result<()>,
+    on_groups: impl FnMut(&[Spend]) -> Result<()>,
 ) -> Result<()> {
-    let broken = |e: &dyn std::fmt::Display| {
-        let error = Error::unfit(format!("a published part is damaged: {e}")).at(shown);
-        error.advise("restore it from a copy, or rebuild its month with --rebuild")
-    };
-    let options = ArrowReaderOptions::new().with_schema(schema::spending_in_memory());
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options);
-    let builder = builder.map_err(|e| broken(&e))?;
-    let wanted = row_groups(builder.metadata(), users);
-    let builder = builder.with_row_groups(wanted);
-    let mut groups = Vec::with_capacity(BATCH_ROWS);
-    let mut last = None;
-    for batch in builder.with_batch_size(BATCH_ROWS).build().map_err(|e| broken(&e))? {
-        let batch = batch.map_err(|e| broken(&e))?;
-        groups.clear();
-        append_groups(&batch, categories, &mut groups).map_err(|e| e.at(shown))?;
-        let rise = groups.windows(2).all(|pair| pair[0].key() < pair[1].key());
-        let follow = groups.first().is_none_or(|first| last.is_none_or(|last| last < first.key()));
-        if !rise || !follow {
-            return Err(broken(&"its keys do not rise"));
-        }
-        last = groups.last().map(Spend::key).or(last);
-        on_groups(&groups)?;
+    let part = OpenPart::open(bytes, categories, shown)?;
+    part.read(row_groups(part.metadata.metadata(), users), on_groups)
+}
+
+/// A part of `monthly_spending`, its footer read.
+pub struct OpenPart<'a> {
+    bytes: Bytes,
+    metadata: ArrowReaderMetadata,
+    categories: &'a Categories,
+    shown: &'a str,
+}
+
+impl<'a> OpenPart<'a> {
+    pub fn open(bytes: Bytes, categories: &'a Categories, shown: &'a str) -> Result<OpenPart<'a>> {
+        let options = ArrowReaderOptions::new().with_schema(schema::spending_in_memory());
+        let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(|e| damaged(&e, shown))?;
+        Ok(OpenPart { bytes, metadata, categories, shown })
     }
-    Ok(())
+
+    /// Its place, for messages.
+    pub fn shown(&self) -> &str {
+        self.shown
+    }
+
+    pub fn row_groups(&self) -> usize {
+        self.metadata.metadata().num_row_groups()
+    }
+
+    /// Reads these row groups batch by batch. Errors when a category is unknown to the job, or keys do
+    /// not rise strictly.
+    pub fn read(
+        &self,
+        row_groups: Vec<usize>,
+        mut on_groups: impl FnMut(&[Spend]) -> Result<()>,
+    ) -> Result<()> {
+        let broken = |e: ParquetError| damaged(&e, self.shown);
+        let (bytes, metadata) = (self.bytes.clone(), self.metadata.clone());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
+        let builder = builder.with_row_groups(row_groups).with_batch_size(BATCH_ROWS);
+        let mut groups = Vec::with_capacity(BATCH_ROWS);
+        let mut last = None;
+        for batch in builder.build().map_err(broken)? {
+            let batch = batch.map_err(|e| broken(e.into()))?;
+            groups.clear();
+            append_groups(&batch, self.categories, &mut groups).map_err(|e| e.at(self.shown))?;
+            let rise = groups.windows(2).all(|pair| pair[0].key() < pair[1].key());
+            let follow = groups.first().is_none_or(|first| last.is_none_or(|last| last < first.key()));
+            if !rise || !follow {
+                return Err(damaged(&"its keys do not rise", self.shown));
+            }
+            last = groups.last().map(Spend::key).or(last);
+            on_groups(&groups)?;
+        }
+        Ok(())
+    }
+}
+
+fn damaged(what: &dyn std::fmt::Display, shown: &str) -> Error {
+    let error = Error::unfit(format!("a published part is damaged: {what}")).at(shown);
+    error.advise("restore it from a copy, or rebuild its month with --rebuild")
 }
 
 /// A job has dropped a category that the lake holds.

@@ -116,22 +116,14 @@ pub struct GroupTotals {
 impl GroupTotals {
     /// Adds up groups that are sorted by user and begin with a user of their own.
     pub fn of(key: Key, month: Month, groups: &[Spend]) -> GroupTotals {
-        let mut totals = GroupTotals::default();
-        totals.add(key, month, groups, None);
-        totals
-    }
-
-    /// Adds a stretch of groups; `last_user` is the one before it.
-    pub fn add(&mut self, key: Key, month: Month, groups: &[Spend], last_user: Option<u64>) {
-        self.groups += groups.len() as u64;
-        let goes_on = groups.first().is_some_and(|first| last_user == Some(first.user_id));
         let users = groups.chunk_by(|a, b| a.user_id == b.user_id).count() as u64;
-        self.users += users - u64::from(goes_on);
+        let mut totals = GroupTotals { groups: groups.len() as u64, users, ..GroupTotals::default() };
         for group in groups {
-            self.transactions += group.transaction_count;
-            self.net_cents += i128::from(group.amount_cents);
-            self.keyed.add(key, group.user_id, month, group.category, group.amount_cents);
+            totals.transactions += group.transaction_count;
+            totals.net_cents += i128::from(group.amount_cents);
+            totals.keyed.add(key, group.user_id, month, group.category, group.amount_cents);
         }
+        totals
     }
 
     /// The totals of two stretches that share no user.
@@ -194,24 +186,6 @@ mod tests {
                 groups[at].amount_cents = groups[at + 1].amount_cents;
                 groups[at + 1].amount_cents = cents;
             }));
-        }
-    }
-
-    #[test]
-    fn totals_of_stretches_count_a_user_once() {
-        let (key, month) = (Key::random(), "2025-01".parse().unwrap());
-        let group = |n: u64| Spend {
-            user_id: n / 3,
-            category: CategoryId((n % 3) as u8),
-            amount_cents: 1,
-            transaction_count: 1,
-        };
-        let groups: Vec<Spend> = (0..30).map(group).collect();
-        for cut in 0..=groups.len() {
-            let (head, tail) = groups.split_at(cut);
-            let mut totals = GroupTotals::of(key, month, head);
-            totals.add(key, month, tail, head.last().map(|group| group.user_id));
-            assert_eq!(totals, GroupTotals::of(key, month, &groups));
         }
     }
 

@@ -1,27 +1,22 @@
-//! Parquet objects: encoded, created under a name nobody used, read back and held to a checksum.
+//! Parquet objects: encoded, created under a name nobody used, and read back.
 //!
 //! In: batches. Out: the object, its size, checksum and statistics.
 //! Invariant: the same batches give the same bytes; what is read back is what was written.
 
 use crate::domain::month::Month;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::input::published::{PartFile, Users, user_column, users_of};
 use crate::output::manifest::FileRecord;
 use crate::schema;
 use crate::store::Place;
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
-};
-use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
-use parquet::column::writer::ColumnCloseResult;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use parquet::schema::types::ColumnDescPtr;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -38,6 +33,12 @@ pub struct WrittenPart {
 }
 
 impl WrittenPart {
+    /// What an object with these bytes will be.
+    pub fn new(path: String, bytes: &Bytes, rows: u64) -> Result<WrittenPart> {
+        let (size_bytes, sha256) = (bytes.len() as u64, sha256(bytes));
+        Ok(WrittenPart { path, size_bytes, rows, sha256, stats: statistics(bytes.clone(), rows)? })
+    }
+
     /// As a table's commit names it.
     pub fn file(self, month: Option<Month>) -> PartFile {
         let WrittenPart { path, size_bytes, rows, stats, .. } = self;
@@ -73,118 +74,18 @@ pub(super) fn broken(e: ParquetError) -> Error {
     Error::invariant(format!("Parquet cannot be written: {e}"))
 }
 
-/// Encodes row groups apart from each other, on any thread, before they make an object.
-pub struct RowGroupEncoder {
-    schema: SchemaRef,
-    options: ArrowWriterOptions,
-    columns: ArrowRowGroupWriterFactory,
-}
-
-/// The columns of a row group, encoded.
-pub type RowGroup = Vec<Column>;
-
-/// A column of a row group, encoded.
-pub enum Column {
-    ByArrow(ArrowColumnChunk),
-    ByHand(Bytes, ColumnCloseResult),
-}
-
-impl Column {
-    fn size_bytes(&self) -> u64 {
-        match self {
-            Column::ByArrow(column) => column.close().bytes_written,
-            Column::ByHand(bytes, _) => bytes.len() as u64,
-        }
-    }
-
-    fn append_to(self, row_group: &mut SerializedRowGroupWriter<Vec<u8>>) -> Result<(), ParquetError> {
-        match self {
-            Column::ByArrow(column) => column.append_to_row_group(row_group),
-            Column::ByHand(bytes, close) => row_group.append_column(&bytes, close),
-        }
-    }
-}
-
-impl RowGroupEncoder {
-    pub fn new(schema: SchemaRef, options: ArrowWriterOptions) -> Result<RowGroupEncoder> {
-        let (_, columns) = begin(Vec::new(), &schema, &options)?;
-        Ok(RowGroupEncoder { schema, options, columns })
-    }
-
-    /// The description of a column.
-    pub fn column(&self, index: usize) -> Result<ColumnDescPtr> {
-        let schema = ArrowSchemaConverter::new().convert(&self.schema).map_err(broken)?;
-        Ok(schema.column(index))
-    }
-
-    /// Encodes one column of a row group, that at `index`.
-    pub fn encode(&self, index: usize, arrays: impl Iterator<Item = ArrayRef>) -> Result<Column> {
-        // Only encryption would ask which of the row groups it is.
-        let mut columns = self.columns.create_column_writers(0).map_err(broken)?;
-        let mut column = columns.swap_remove(index);
-        for array in arrays {
-            for leaf in compute_leaves(self.schema.field(index), &array).map_err(broken)? {
-                column.write(&leaf).map_err(broken)?;
-            }
-        }
-        column.close().map(Column::ByArrow).map_err(broken)
-    }
-
-    /// Makes one object of its row groups.
-    pub fn join(&self, row_groups: Vec<RowGroup>) -> Result<Bytes> {
-        let size: u64 = row_groups.iter().flatten().map(Column::size_bytes).sum();
-        let room = Vec::with_capacity(size as usize + FOOTER_BYTES);
-        let (mut writer, _) = begin(room, &self.schema, &self.options)?;
-        for row_group in row_groups {
-            let mut next = writer.next_row_group().map_err(broken)?;
-            row_group.into_iter().try_for_each(|column| column.append_to(&mut next)).map_err(broken)?;
-            next.close().map_err(broken)?;
-        }
-        Ok(writer.into_inner().map_err(broken)?.into())
-    }
-}
-
-/// What an object takes besides its columns, about.
-const FOOTER_BYTES: usize = 64 * 1024;
-
-type Begun = (SerializedFileWriter<Vec<u8>>, ArrowRowGroupWriterFactory);
-
-fn begin(room: Vec<u8>, schema: &SchemaRef, options: &ArrowWriterOptions) -> Result<Begun> {
-    let writer = ArrowWriter::try_new_with_options(room, schema.clone(), options.clone());
-    writer.and_then(ArrowWriter::into_serialized_writer).map_err(broken)
-}
-
-/// Creates the object `path` below `table`.
+/// Creates the object `path` below `table`, and reads it back.
 pub fn write(table: &Place, path: &str, bytes: Bytes, rows: u64) -> Result<WrittenPart> {
-    let place = table.child(path);
-    let written = WrittenPart {
-        path: path.to_string(),
-        size_bytes: bytes.len() as u64,
-        rows,
-        sha256: sha256(&bytes),
-        stats: statistics(bytes.clone(), rows)?,
-    };
-    place.create(bytes)?;
+    let written = WrittenPart::new(path.to_string(), &bytes, rows)?;
+    table.child(path).create_and_read(bytes)?;
     Ok(written)
-}
-
-/// Reads a written object back and holds it to its checksum.
-pub fn read_back(place: &Place, written: &WrittenPart) -> Result<Bytes> {
-    let bytes = place.read()?;
-    match sha256(&bytes) == written.sha256 {
-        true => Ok(bytes),
-        false => Err(Error::new(Kind::Invariant, "an object reads back with other bytes").at(&place.shown)),
-    }
 }
 
 /// Creates an object of a run beside the tables, and reads it back.
 pub fn write_file(lake: &Place, path: String, bytes: Bytes, rows: u64) -> Result<FileRecord> {
-    let (place, checksum, size_bytes) = (lake.child(&path), sha256(&bytes), bytes.len() as u64);
-    place.create(bytes)?;
-    match sha256(&place.read()?) == checksum {
-        true => Ok(FileRecord { path, size_bytes, rows, sha256: checksum }),
-        false => Err(Error::invariant("an object reads back with other bytes").at(&place.shown)),
-    }
+    let record = FileRecord { size_bytes: bytes.len() as u64, rows, sha256: sha256(&bytes), path };
+    lake.child(&record.path).create_and_read(bytes)?;
+    Ok(record)
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

@@ -6,11 +6,10 @@
 //! to number it, which took a fifth of the reduce, and a category has its number already.
 //! Invariant: every reader of Parquet reads the codes of the groups' categories.
 
-use super::chunk::{Form, PAGE_VALUES, chunk, push_varint};
+use super::chunk::{Chunk, Form, PAGE_VALUES, Page, chunk, push_varint};
 use crate::domain::category::Categories;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use crate::output::part::Column;
 use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::schema::types::ColumnDescPtr;
@@ -41,17 +40,18 @@ impl CategoryColumn {
     }
 
     /// Errors: a category that is none of the job's.
-    pub fn encode(&self, groups: &[Spend]) -> Result<Column> {
+    pub fn encode(&self, groups: &[Spend]) -> Result<Chunk> {
         if groups.iter().any(|group| u32::from(group.category.0) >= self.count) {
             return Err(Error::invariant("a group has no category"));
         }
         let dictionary = Some((&self.codes, self.count));
-        let form = Form { encoding: Encoding::RLE_DICTIONARY, dictionary };
-        chunk(&self.column, form, groups.chunks(PAGE_VALUES).map(|groups| (self.page(groups), groups.len())))
+        let form = Form { encoding: Encoding::RLE_DICTIONARY, dictionary, compress: false };
+        let page = |groups| Page { body: self.ids(groups), values: groups.len(), range: None };
+        chunk(&self.column, form, groups.chunks(PAGE_VALUES).map(page))
     }
 
     /// Ids in one bit-packed run.
-    fn page(&self, groups: &[Spend]) -> Vec<u8> {
+    fn ids(&self, groups: &[Spend]) -> Vec<u8> {
         let eights = groups.len().div_ceil(PACKED_AT_ONCE);
         let mut body = Vec::with_capacity(16 + eights * self.id_bits as usize);
         body.push(self.id_bits as u8);
@@ -68,7 +68,7 @@ impl CategoryColumn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CATEGORY, encode};
+    use super::super::encoder::{CATEGORY, encode};
     use super::*;
     use crate::domain::category::CategoryId;
     use arrow::array::AsArray;

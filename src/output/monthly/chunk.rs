@@ -2,17 +2,23 @@
 //!
 //! In: the bodies of pages. Out: the chunk, and what its row group says of it. The library writes the
 //! pages around their bodies.
-//! Invariant: the column is required, not nested and not compressed, so a body is values alone.
+//! Invariant: the column is required and not nested, so a body is values alone.
 
-use crate::error::Result;
-use crate::output::part::{Column, broken};
+use crate::error::{Error, Result};
+use crate::output::part::broken;
+use crate::schema::ZSTD_LEVEL;
 use bytes::Bytes;
-use parquet::basic::{Compression, Encoding, PageType};
-use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
+use parquet::basic::{BoundaryOrder, Compression, Encoding, PageType, Type, ZstdLevel};
+use parquet::column::page::{self, CompressedPage, PageWriteSpec, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
-use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, PageEncodingStats};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, ColumnIndexBuilder, OffsetIndexBuilder, PageEncodingStats,
+};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
+use zstd::bulk::Compressor;
 
 /// Values of one data page, as many as in those of the library.
 pub const PAGE_VALUES: usize = 20_000;
@@ -23,56 +29,122 @@ pub struct Form<'a> {
     pub encoding: Encoding,
     /// Of a dictionary: its values, PLAIN, and how many.
     pub dictionary: Option<(&'a Bytes, u32)>,
+    /// Data pages are compressed with zstd.
+    pub compress: bool,
 }
 
-/// Makes a chunk of the bodies of its data pages, each with the number of its values.
-pub fn chunk(
-    column: &ColumnDescPtr,
-    form: Form,
-    bodies: impl Iterator<Item = (Vec<u8>, usize)>,
-) -> Result<Column> {
+/// The values of a data page.
+pub struct Page {
+    /// Encoded.
+    pub body: Vec<u8>,
+    pub values: usize,
+    /// The least and the greatest of them, where readers are to be told; of all pages or of none.
+    pub range: Option<(i64, i64)>,
+}
+
+/// A column chunk.
+pub struct Chunk {
+    pub bytes: Bytes,
+    pub close: ColumnCloseResult,
+}
+
+/// Makes a chunk of its data pages.
+pub fn chunk(column: &ColumnDescPtr, form: Form, pages: impl Iterator<Item = Page>) -> Result<Chunk> {
     let mut sink = TrackedWrite::new(Vec::new());
     let mut writer = SerializedPageWriter::new(&mut sink);
-    let dictionary = form.dictionary.map(|(values, count)| dictionary_page(values, count));
-    let dictionary = dictionary.map(|page| write(&mut writer, page)).transpose()?;
-    let (mut offsets, mut pages) = (OffsetIndexBuilder::new(), Vec::new());
-    for (body, values) in bodies {
-        let page = write(&mut writer, data_page(body, values, form.encoding))?;
+    let mut write = |page, size| writer.write_page(CompressedPage::new(page, size)).map_err(broken);
+    let dictionary =
+        form.dictionary.map(|(values, count)| write(dictionary_page(values, count), values.len()));
+    let dictionary = dictionary.transpose()?;
+    let mut compressor = compressor(form)?;
+    let (mut offsets, mut written, mut ranges) = (OffsetIndexBuilder::new(), Vec::new(), Vec::new());
+    for Page { body, values, range } in pages {
+        let size = body.len();
+        let body = match &mut compressor {
+            Some(compressor) => compressor.compress(&body).map_err(not_compressed)?,
+            None => body,
+        };
+        let page = write(data_page(body, values, form.encoding), size)?;
         offsets.append_row_count(values as i64);
         offsets.append_offset_and_size(page.offset as i64, page.compressed_size as i32);
-        pages.push(page);
+        written.push(page);
+        ranges.extend(range);
     }
     writer.close().map_err(broken)?;
     let bytes = sink.into_inner().map_err(broken)?;
-    let (size, values) = (bytes.len() as i64, pages.iter().map(|page| i64::from(page.num_values)).sum());
+    let metadata = metadata(column, form, dictionary.as_ref(), &written, &ranges)?;
+    let close = ColumnCloseResult {
+        bytes_written: bytes.len() as u64,
+        rows_written: metadata.num_values() as u64,
+        metadata,
+        bloom_filter: None,
+        column_index: column_index(&ranges, written.len())?,
+        offset_index: Some(offsets.build()),
+    };
+    Ok(Chunk { bytes: bytes.into(), close })
+}
+
+/// What the row group says of a chunk with these pages.
+fn metadata(
+    column: &ColumnDescPtr,
+    form: Form,
+    dictionary: Option<&PageWriteSpec>,
+    pages: &[PageWriteSpec],
+    ranges: &[(i64, i64)],
+) -> Result<ColumnChunkMetaData> {
+    let size = |size: &dyn Fn(&PageWriteSpec) -> usize| {
+        dictionary.into_iter().chain(pages).map(size).sum::<usize>() as i64
+    };
     let of_pages = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
     let of_dictionary = dictionary.iter().map(|_| of_pages(PageType::DICTIONARY_PAGE, Encoding::PLAIN, 1));
     let of_data = of_pages(PageType::DATA_PAGE, form.encoding, pages.len() as i32);
     let encodings = dictionary.iter().map(|_| Encoding::PLAIN).chain([Encoding::RLE, form.encoding]);
-    let metadata = ColumnChunkMetaData::builder(column.clone())
-        .set_compression(Compression::UNCOMPRESSED)
+    let zstd = || ZstdLevel::try_new(ZSTD_LEVEL).map(Compression::ZSTD).map_err(broken);
+    let mut builder = ColumnChunkMetaData::builder(column.clone())
+        .set_compression(if form.compress { zstd()? } else { Compression::UNCOMPRESSED })
         .set_encodings(encodings.collect())
         .set_page_encoding_stats(of_dictionary.chain([of_data]).collect())
-        .set_total_compressed_size(size)
-        .set_total_uncompressed_size(size)
-        .set_num_values(values)
+        .set_total_compressed_size(size(&|page| page.compressed_size))
+        .set_total_uncompressed_size(size(&|page| page.uncompressed_size))
+        .set_num_values(pages.iter().map(|page| i64::from(page.num_values)).sum())
         .set_dictionary_page_offset(dictionary.map(|page| page.offset as i64))
-        .set_data_page_offset(pages.first().map_or(size, |page| page.offset as i64))
-        .build()
-        .map_err(broken)?;
-    let close = ColumnCloseResult {
-        bytes_written: bytes.len() as u64,
-        rows_written: values as u64,
-        metadata,
-        bloom_filter: None,
-        column_index: None,
-        offset_index: Some(offsets.build()),
-    };
-    Ok(Column::ByHand(bytes.into(), close))
+        .set_data_page_offset(pages.first().map_or(0, |page| page.offset as i64));
+    let least = ranges.iter().map(|(least, _)| *least).min();
+    if least.is_some() {
+        let greatest = ranges.iter().map(|(_, greatest)| *greatest).max();
+        builder = builder.set_statistics(Statistics::int64(least, greatest, None, Some(0), false));
+    }
+    builder.build().map_err(broken)
 }
 
-fn dictionary_page(values: &Bytes, count: u32) -> Page {
-    Page::DictionaryPage {
+/// The ranges of the pages, if all are known.
+fn column_index(ranges: &[(i64, i64)], pages: usize) -> Result<Option<ColumnIndexMetaData>> {
+    if ranges.is_empty() {
+        return Ok(None);
+    }
+    assert_eq!(ranges.len(), pages, "of all pages or of none");
+    let mut index = ColumnIndexBuilder::new(Type::INT64);
+    for (least, greatest) in ranges {
+        index.append(false, least.to_le_bytes().to_vec(), greatest.to_le_bytes().to_vec(), 0);
+    }
+    let rises = |pair: &[(i64, i64)]| pair[0].0 <= pair[1].0 && pair[0].1 <= pair[1].1;
+    if ranges.windows(2).all(rises) {
+        index.set_boundary_order(BoundaryOrder::ASCENDING);
+    }
+    index.build().map(Some).map_err(broken)
+}
+
+fn compressor(form: Form) -> Result<Option<Compressor<'static>>> {
+    let compressor = form.compress.then(|| Compressor::new(ZSTD_LEVEL));
+    compressor.transpose().map_err(not_compressed)
+}
+
+fn not_compressed(e: std::io::Error) -> Error {
+    Error::invariant(format!("a page cannot be compressed: {e}"))
+}
+
+fn dictionary_page(values: &Bytes, count: u32) -> page::Page {
+    page::Page::DictionaryPage {
         buf: values.clone(),
         num_values: count,
         encoding: Encoding::PLAIN,
@@ -80,8 +152,8 @@ fn dictionary_page(values: &Bytes, count: u32) -> Page {
     }
 }
 
-fn data_page(body: Vec<u8>, values: usize, encoding: Encoding) -> Page {
-    Page::DataPage {
+fn data_page(body: Vec<u8>, values: usize, encoding: Encoding) -> page::Page {
+    page::Page::DataPage {
         buf: body.into(),
         num_values: values as u32,
         encoding,
@@ -89,11 +161,6 @@ fn data_page(body: Vec<u8>, values: usize, encoding: Encoding) -> Page {
         rep_level_encoding: Encoding::RLE,
         statistics: None,
     }
-}
-
-fn write(writer: &mut SerializedPageWriter<Vec<u8>>, page: Page) -> Result<PageWriteSpec> {
-    let size = page.buffer().len();
-    writer.write_page(CompressedPage::new(page, size)).map_err(broken)
 }
 
 /// ULEB128: seven bits a byte, the lowest first.

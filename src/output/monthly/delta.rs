@@ -73,7 +73,7 @@ fn zigzag(number: i64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{TRANSACTION_COUNT, encode as encode_groups};
+    use super::super::encoder::{TRANSACTION_COUNT, encode as encode_groups};
     use crate::domain::category::{Categories, CategoryId};
     use crate::domain::spend::Spend;
     use arrow::array::AsArray;

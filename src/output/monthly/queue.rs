@@ -1,16 +1,18 @@
-//! Row groups on their way to parts: encoded and written on a pool while the reduce goes on.
+//! Row groups on their way to parts: encoded and joined on a pool, stored beside it, and verified on the
+//! pool again, while the reduce goes on.
 //!
 //! In: row groups in any order. Out: parts that stand in the store and were read back.
-//! Invariant: a bounded number of row groups is under way; a part is written once, when all its row
-//! groups are encoded.
+//! Invariant: a bounded number of row groups and of parts is under way; a part is written once, when
+//! all its row groups are encoded; no thread of the pool waits for the store.
 
 use super::cutter::RowGroup;
-use super::{EncodedRowGroup, MonthPart, PartWriter};
+use super::{EncodedRowGroup, MonthPart, NewPart, PartWriter};
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Hands row groups to a pool.
 pub struct RowGroupQueue<'scope, 'a> {
@@ -20,15 +22,20 @@ pub struct RowGroupQueue<'scope, 'a> {
     in_flight_max: usize,
 }
 
+/// A part on its way to the store; what it says once it stands there.
+type Storing = Receiver<Result<NewPart>>;
+
 /// What the writers of one queue have done.
 #[derive(Default)]
 pub struct QueueState {
     /// Parts whose row groups were not all encoded, by month and sequence.
     begun: Mutex<BTreeMap<(Month, usize), Begun>>,
+    storing: Mutex<VecDeque<Storing>>,
     written: Mutex<Vec<MonthPart>>,
     /// The first, until somebody asks.
     failure: Mutex<Option<Error>>,
     buffers: Mutex<Vec<Vec<Spend>>>,
+    /// Tasks of the pool that did not end.
     in_flight: Mutex<usize>,
     one_done: Condvar,
 }
@@ -39,6 +46,9 @@ struct Begun {
     /// All groups of the part, once its last row group was seen.
     groups: Option<usize>,
 }
+
+/// Parts that may wait for the store for each task that may be in flight.
+const STORING_PER_TASK: usize = 2;
 
 impl<'scope, 'a> RowGroupQueue<'scope, 'a> {
     pub fn new(
@@ -53,48 +63,90 @@ impl<'scope, 'a> RowGroupQueue<'scope, 'a> {
     /// Waits for a free place, then hands the row group to the pool. Out: the buffer of one that is
     /// done, empty: memory that was used is cheaper than memory that is new.
     pub fn push(&self, row_group: RowGroup) -> Vec<Spend> {
-        let mut in_flight = self.state.in_flight.lock().expect("no thread panics in here");
-        while *in_flight >= self.in_flight_max {
-            in_flight = self.state.one_done.wait(in_flight).expect("no thread panics in here");
+        self.verify_stored(STORING_PER_TASK * self.in_flight_max);
+        self.state.wait_for_less_than(self.in_flight_max);
+        let writer = self.writer;
+        self.spawn(move |state| state.encode(writer, row_group));
+        lock(&self.state.buffers).pop().unwrap_or_default()
+    }
+
+    /// Waits until all that was pushed is stored. The end of the scope waits for the rest.
+    pub fn settle(&self) {
+        self.state.wait_for_less_than(1);
+        self.verify_stored(0);
+    }
+
+    /// Hands the parts that stand in the store to the pool; waits while more than so many do not.
+    fn verify_stored(&self, storing_max: usize) {
+        loop {
+            let mut storing = lock(&self.state.storing);
+            let has_too_many = storing.len() > storing_max;
+            // Only this thread takes some away: what was first stays first.
+            let Some(first) = storing.pop_front() else { return };
+            let stored = if has_too_many {
+                drop(storing);
+                first.recv().ok()
+            } else {
+                match first.try_recv() {
+                    Err(TryRecvError::Empty) => return storing.push_front(first),
+                    stored => stored.ok(),
+                }
+            };
+            let stored = stored.unwrap_or_else(|| Err(Error::invariant("a part was not stored")));
+            let writer = self.writer;
+            self.spawn(move |state| {
+                let part = stored.and_then(|part| writer.verify(part))?;
+                lock(&state.written).push(part);
+                Ok(())
+            });
         }
-        *in_flight += 1;
-        drop(in_flight);
-        let (writer, state) = (self.writer, self.state);
+    }
+
+    fn spawn(&self, task: impl FnOnce(&QueueState) -> Result<()> + Send + 'a) {
+        let state = self.state;
+        *lock(&state.in_flight) += 1;
         self.scope.spawn(move |_| {
             let _place = InFlight(state);
-            match state.take(writer, row_group) {
-                Ok(part) => state.written.lock().expect("no thread panics in here").extend(part),
-                Err(error) => {
-                    state.failure.lock().expect("no thread panics in here").get_or_insert(error);
-                }
+            if let Err(error) = task(state) {
+                lock(&state.failure).get_or_insert(error);
             }
         });
-        self.state.buffers.lock().expect("no thread panics in here").pop().unwrap_or_default()
     }
 }
 
-/// A taken place, given back however its writer ends.
+/// A taken place, given back however its task ends.
 struct InFlight<'a>(&'a QueueState);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        *self.0.in_flight.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) -= 1;
+        *self.0.in_flight.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.one_done.notify_one();
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds this")
+}
+
 impl QueueState {
-    /// Encodes a row group, and writes the part that it completes.
-    fn take(&self, writer: &PartWriter, mut row_group: RowGroup) -> Result<Option<MonthPart>> {
+    fn wait_for_less_than(&self, in_flight: usize) {
+        let held = lock(&self.in_flight);
+        let held = self.one_done.wait_while(held, |held| *held >= in_flight);
+        drop(held.expect("no thread panics while it holds this"));
+    }
+
+    /// Encodes a row group, and sends the part that it completes to the store.
+    fn encode(&self, writer: &PartWriter, mut row_group: RowGroup) -> Result<()> {
         let encoded = writer.encode(&row_group)?;
         let RowGroup { month, part, start, ends_part, .. } = row_group;
         let ends_at = ends_part.then_some(start + row_group.groups.len());
         row_group.groups.clear();
-        self.buffers.lock().expect("no thread panics in here").push(row_group.groups);
-        match self.complete((month, part), encoded, ends_at) {
-            Some(row_groups) => writer.write(month, part, row_groups).map(Some),
-            None => Ok(None),
+        lock(&self.buffers).push(row_group.groups);
+        if let Some(row_groups) = self.complete((month, part), encoded, ends_at) {
+            let storing = writer.join(month, part, row_groups)?.store();
+            lock(&self.storing).push_back(storing);
         }
+        Ok(())
     }
 
     /// Adds a row group to its part; all of them in their order, when none is missing.
@@ -104,30 +156,29 @@ impl QueueState {
         encoded: EncodedRowGroup,
         ends_at: Option<usize>,
     ) -> Option<Vec<EncodedRowGroup>> {
-        let mut all = self.begun.lock().expect("no thread panics in here");
+        let mut all = lock(&self.begun);
         let begun = all.entry(part).or_default();
         begun.row_groups.push(encoded);
         begun.groups = begun.groups.or(ends_at);
-        let groups: usize = begun.row_groups.iter().map(|row_group| row_group.groups).sum();
+        let groups: usize = begun.row_groups.iter().map(|row_group| row_group.meant.groups).sum();
         if begun.groups != Some(groups) {
             return None;
         }
         let mut row_groups = all.remove(&part)?.row_groups;
-        row_groups.sort_unstable_by_key(|row_group| row_group.start);
+        row_groups.sort_unstable_by_key(|row_group| row_group.meant.start);
         Some(row_groups)
     }
 
     /// Errors: the first row group or part that failed.
     pub fn check(&self) -> Result<()> {
-        self.failure.lock().expect("no thread panics in here").take().map_or(Ok(()), Err)
+        lock(&self.failure).take().map_or(Ok(()), Err)
     }
 
     /// All parts by month and sequence. Errors: the first row group or part that failed.
     pub fn finish(self) -> Result<Vec<MonthPart>> {
         self.check()?;
         let mut parts = self.written.into_inner().expect("no thread panics while it holds this");
-        let begun = self.begun.into_inner().expect("no thread panics while it holds this");
-        if !begun.is_empty() {
+        if !lock(&self.begun).is_empty() || !lock(&self.storing).is_empty() {
             return Err(Error::invariant("a part was begun and not written"));
         }
         parts.sort_by_key(|part| (part.month, part.sequence));
@@ -137,6 +188,7 @@ impl QueueState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::verify::Meant;
     use super::super::{Cutter, encode};
     use super::*;
     use crate::domain::category::{Categories, CategoryId};
@@ -170,6 +222,7 @@ mod tests {
                 cutter.add(month, some, |row_group| queue.push(row_group));
             }
             cutter.finish().into_iter().for_each(|row_group| drop(queue.push(row_group)));
+            queue.settle();
         });
         let parts = state.finish().unwrap();
         // The first ends with a user, two groups behind a million.
@@ -197,24 +250,33 @@ mod tests {
             let (part, start, ends_part, groups) = (0, 0, true, groups.to_vec());
             writer.encode(&RowGroup { month, part, start, groups, ends_part }).unwrap()
         };
-        assert!(writer.write(month, 0, vec![encode(&groups)]).is_ok());
+        let write = |sequence, row_groups| {
+            let stored = writer.join(month, sequence, row_groups).unwrap().store().recv().unwrap();
+            stored.and_then(|part| writer.verify(part))
+        };
+        assert!(write(0, vec![encode(&groups)]).is_ok());
         let columns = encode(&others).columns;
-        let error =
-            writer.write(month, 1, vec![EncodedRowGroup { columns, ..encode(&groups) }]).err().unwrap();
+        let error = write(1, vec![EncodedRowGroup { columns, ..encode(&groups) }]).err().unwrap();
         assert!(error.to_string().contains("reads back otherwise"), "{error}");
-        let part = |start: usize| EncodedRowGroup { start, ..encode(&groups) };
-        assert!(writer.write(month, 2, vec![part(0), part(40)]).is_err(), "keys do not rise");
+        let mut again = encode(&groups);
+        again.meant.start = 40;
+        assert!(write(2, vec![encode(&groups), again]).is_err(), "keys do not rise");
+        let meant = Meant { groups: 41, ..encode(&groups).meant };
+        assert!(write(3, vec![EncodedRowGroup { meant, ..encode(&groups) }]).is_err(), "a group is missing");
     }
 
     #[test]
     fn row_groups_are_put_in_order_and_a_part_without_its_end_is_an_error() {
         let state = QueueState::default();
         let part = ("2025-01".parse().unwrap(), 4);
-        let row_group = |start: usize| EncodedRowGroup { start, groups: 10, ..EncodedRowGroup::default() };
+        let row_group = |start: usize| EncodedRowGroup {
+            meant: Meant { start, groups: 10, ..Meant::default() },
+            ..EncodedRowGroup::default()
+        };
         assert!(state.complete(part, row_group(20), Some(30)).is_none());
         assert!(state.complete(part, row_group(0), None).is_none());
         let whole = state.complete(part, row_group(10), None).unwrap();
-        assert_eq!(whole.iter().map(|row_group| row_group.start).collect::<Vec<_>>(), [0, 10, 20]);
+        assert_eq!(whole.iter().map(|row_group| row_group.meant.start).collect::<Vec<_>>(), [0, 10, 20]);
         assert!(state.complete(part, row_group(0), None).is_none());
         assert!(state.finish().is_err());
     }
