@@ -28,7 +28,7 @@ use pennymill::kernel::partition::{ChunkSink, Partitioner, Sample};
 use pennymill::kernel::quick::Lines;
 use pennymill::kernel::scan::Block;
 use pennymill::kernel::separators::Separators;
-use pennymill::kernel::table::{self, Sums};
+use pennymill::kernel::table::{self, SortBuffers, Sums};
 use pennymill::limits::{PARTITION_ROWS_TARGET, READ_BYTES};
 use pennymill::output::{crowd, monthly};
 use pennymill::run::{Asked, publish};
@@ -150,8 +150,9 @@ impl Data {
     /// The groups of each month, in the order of users.
     pub fn groups(&self) -> Vec<Vec<Spend>> {
         let mut by_month: BTreeMap<u32, Vec<Spend>> = BTreeMap::new();
+        let mut buffers = SortBuffers::default();
         for (chunks, packing) in self.partitions() {
-            for (month, groups) in table::sum_up(chunks, packing).expect(FITS).months {
+            for (month, groups) in table::sum_up(chunks, packing, &mut buffers).expect(FITS).months {
                 by_month.entry(month).or_default().extend(groups);
             }
         }
@@ -306,8 +307,8 @@ pub fn map(data: &Data) -> Stage<'_> {
 pub fn sum_up(data: &Data) -> Stage<'_> {
     let partitions = data.partitions();
     stage("sum_up", move || {
-        let partitions = partitions.clone();
-        let sum = |(chunks, packing)| table::sum_up(chunks, packing).expect(FITS);
+        let (partitions, mut buffers) = (partitions.clone(), SortBuffers::default());
+        let sum = |(chunks, packing)| table::sum_up(chunks, packing, &mut buffers).expect(FITS);
         let (elapsed, sums) = timed(|| partitions.into_iter().map(sum).collect::<Vec<Sums>>());
         let groups = sums.iter().flat_map(|sums| &sums.months).flat_map(|(_, groups)| groups);
         (elapsed, groups.map(|group| Checksum::from(group.amount_cents)).sum())

@@ -14,7 +14,7 @@ use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
 use crate::input::published::PublishedPart;
 use crate::kernel::keyed::{GroupTotals, Key};
-use crate::kernel::table::{Overflow, Sums, merge, sum_up};
+use crate::kernel::table::{Overflow, SortBuffers, Sums, merge, sum_up};
 use crate::planted::Bug;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -43,7 +43,7 @@ pub struct Reduction<'a> {
 type Decoded = (Vec<Spend>, GroupTotals);
 
 impl Reduction<'_> {
-    fn sum(&self, partition: usize) -> Result<Sums> {
+    fn sum(&self, partition: usize, buffers: &mut SortBuffers) -> Result<Sums> {
         let packing = self.mapped.partitioner.packing(partition);
         let shuffle = &self.mapped.shuffle;
         let mut slot = shuffle.take_partition(partition)?;
@@ -54,7 +54,7 @@ impl Reduction<'_> {
             if some.is_empty() {
                 break;
             }
-            let mut sums = sum_up(some, packing).map_err(overflow)?;
+            let mut sums = sum_up(some, packing, buffers).map_err(overflow)?;
             while let Some(last) = several.pop_if(|last| last.groups() <= sums.groups()) {
                 sums = last.plus(sums).map_err(overflow)?;
             }
@@ -80,7 +80,14 @@ pub fn reduce(
 ) -> Result<Reduced> {
     let most = pool.current_num_threads() + 1;
     let partitioner = &reduction.mapped.partitioner;
-    let sum = |partition| reduction.sum(partition);
+    let sort_buffers: Mutex<Vec<SortBuffers>> = Mutex::default();
+    let sum = |partition| {
+        let buffers = sort_buffers.lock().expect("no thread panics in here").pop();
+        let mut buffers = buffers.unwrap_or_default();
+        let sums = reduction.sum(partition, &mut buffers);
+        sort_buffers.lock().expect("no thread panics in here").push(buffers);
+        sums
+    };
     let used = Mutex::default();
     let decode = |part| reduction.decode(part, &used);
     pool.in_place_scope(|scope| {

@@ -92,6 +92,11 @@ pub fn bits(most: u64) -> u32 {
     u64::BITS - most.leading_zeros()
 }
 
+#[inline]
+fn low_bits(number: u64, bits: u32) -> u64 {
+    number & ((1 << bits) - 1)
+}
+
 impl Packing {
     /// For these months, users in a range of that size, so many categories, and cents that want so
     /// many bits. None if too few are left for them.
@@ -117,7 +122,7 @@ impl Packing {
     pub fn pack(&self, base: u64, movement: Movement) -> Option<u64> {
         let month = u64::from(movement.month_index().wrapping_sub(self.first_month));
         let user = movement.user_id().wrapping_sub(base);
-        let cents = (movement.cents() + (1 << (self.cents_bits - 1))).cast_unsigned();
+        let cents = (movement.cents() + self.cents_max()).cast_unsigned();
         let category = u64::from(movement.category().0);
         let beyond = month >> self.month_bits
             | user >> self.user_bits
@@ -134,20 +139,35 @@ impl Packing {
         self.first_month + month as u32
     }
 
+    /// The key of its group.
+    #[inline]
+    pub fn key(&self, packed: u64) -> u64 {
+        packed >> self.cents_bits
+    }
+
+    /// The user of a packed movement, and its category.
+    #[inline]
+    pub fn user_and_category(&self, base: u64, packed: u64) -> (u64, CategoryId) {
+        let key = self.key(packed);
+        let user = low_bits(key >> self.category_bits, self.user_bits);
+        (base + user, CategoryId(low_bits(key, self.category_bits) as u8))
+    }
+
+    /// No packed movement has more cents, nor fewer than as many below zero.
+    pub fn cents_max(&self) -> i64 {
+        1 << (self.cents_bits - 1)
+    }
+
     /// The cents of a packed movement.
     #[inline]
     pub fn cents(&self, packed: u64) -> i64 {
-        let low = packed & ((1 << self.cents_bits) - 1);
-        low.cast_signed() - (1 << (self.cents_bits - 1))
+        low_bits(packed, self.cents_bits).cast_signed() - self.cents_max()
     }
 
     #[inline]
     pub fn unpack(&self, base: u64, packed: u64) -> Movement {
-        let low = |number: u64, bits: u32| number & ((1 << bits) - 1);
-        let key = packed >> self.cents_bits;
-        let category = CategoryId(low(key, self.category_bits) as u8);
-        let user = low(key >> self.category_bits, self.user_bits);
-        Movement::new(base + user, self.month_index(packed), category, self.cents(packed))
+        let (user_id, category) = self.user_and_category(base, packed);
+        Movement::new(user_id, self.month_index(packed), category, self.cents(packed))
     }
 
     /// Where the key of a group stands: above the cents.

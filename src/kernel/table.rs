@@ -7,6 +7,8 @@
 //! Invariant: counts and cents in = counts and cents out; sums are checked.
 
 use super::movement::{Chunk, Movement, PackedRows, Packing};
+use crate::domain::category::CategoryId;
+use crate::domain::money::DECIMAL_CENTS_LIMIT;
 use crate::domain::spend::Spend;
 use crate::planted::Bug;
 use std::ops::Range;
@@ -25,8 +27,20 @@ pub struct Sums {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overflow;
 
+/// Where the packed movements of a partition are sorted: memory that was used is cheaper than memory that
+/// is new.
+#[derive(Default)]
+pub struct SortBuffers {
+    rows: Vec<u64>,
+    spare: Vec<u64>,
+}
+
 /// Adds up the movements of a partition; `packing` is how they are packed.
-pub fn sum_up(chunks: Vec<Chunk>, packing: Option<(Packing, u64)>) -> Result<Sums, Overflow> {
+pub fn sum_up(
+    chunks: Vec<Chunk>,
+    packing: Option<(Packing, u64)>,
+    buffers: &mut SortBuffers,
+) -> Result<Sums, Overflow> {
     let (mut packed, mut wide) = (Vec::new(), Vec::new());
     for chunk in chunks {
         match chunk {
@@ -43,13 +57,19 @@ pub fn sum_up(chunks: Vec<Chunk>, packing: Option<(Packing, u64)>) -> Result<Sum
         assert!(packed.is_empty(), "what is packed has a packing");
         return Ok(wide_sums);
     };
-    let key_bits = packing.key_bits();
-    let rows = sorted(packed, key_bits.clone());
+    let mut rows = sorted(packed, packing.key_bits(), buffers);
     let month = |row: &u64| packing.month_index(*row);
     let mut sums = Sums::default();
-    for of_month in rows.chunk_by(|one, other| month(one) == month(other)) {
-        let unpack = |row: &u64| packing.unpack(base, *row);
-        sums.add_up(of_month, |row| row >> key_bits.start, unpack, |row| packing.cents(*row))?;
+    while let Some(first) = rows.first() {
+        let (of_month, rest) = rows.split_at(rows.partition_point(|row| month(row) == month(first)));
+        match packing.cents_max().checked_mul(of_month.len() as i64) {
+            Some(most) if most < DECIMAL_CENTS_LIMIT => sums.add_up_packed(of_month, packing, base),
+            _ => {
+                let (key, unpack) = (|row: &u64| packing.key(*row), |row: &u64| packing.unpack(base, *row));
+                sums.add_up(of_month, key, unpack, |row| packing.cents(*row))?
+            }
+        }
+        rows = rest;
     }
     sums.plus(wide_sums)
 }
@@ -89,6 +109,39 @@ impl Sums {
         Ok(())
     }
 
+    /// The same for packed rows of which no sum can leave its range: without a branch on whether a row
+    /// begins a group, which nobody can foresee.
+    fn add_up_packed(&mut self, rows: &[u64], packing: Packing, base: u64) {
+        let Some(first) = rows.first() else { return };
+        let key = |row: &u64| packing.key(*row);
+        let ends = rows.windows(2).filter(|pair| key(&pair[0]) != key(&pair[1])).count();
+        let none = Spend { user_id: 0, category: CategoryId(0), amount_cents: 0, transaction_count: 0 };
+        let mut groups = vec![none; ends + 1];
+        let (mut at, mut last) = (0, key(first));
+        let (mut net_cents, mut transaction_count, mut positive_cents, mut all_cents) = (0, 0, 0, 0);
+        for row in rows {
+            let begins = key(row) != last;
+            last = key(row);
+            at += usize::from(begins);
+            // All bits, or none where a group begins.
+            let keep = i64::from(begins) - 1;
+            let cents = packing.cents(*row);
+            net_cents = (net_cents & keep) + cents;
+            transaction_count = (transaction_count & keep) + 1;
+            positive_cents += cents.max(0);
+            all_cents += cents;
+            let kept = if Bug::SumOf32Bits.is_planted() { i64::from(net_cents as i32) } else { net_cents };
+            let (user_id, category) = packing.user_and_category(base, *row);
+            let transaction_count = transaction_count.cast_unsigned();
+            groups[at] = Spend { user_id, category, amount_cents: kept, transaction_count };
+        }
+        assert_eq!(at, ends, "each group has its place");
+        self.positive_cents += i128::from(positive_cents);
+        self.negative_cents += i128::from(all_cents - positive_cents);
+        self.rows += rows.len() as u64;
+        self.months.push((packing.month_index(*first), groups));
+    }
+
     pub fn groups(&self) -> usize {
         self.months.iter().map(|(_, groups)| groups.len()).sum()
     }
@@ -113,8 +166,10 @@ const RADIX_ROWS_MIN: usize = 1024;
 const DIGIT_BITS_MAX: u32 = 11;
 
 /// All rows in the order of these bits of theirs, digit by digit.
-fn sorted(chunks: Vec<PackedRows>, key_bits: Range<u32>) -> Vec<u64> {
-    let mut rows = Vec::with_capacity(chunks.iter().map(PackedRows::rows).sum());
+fn sorted(chunks: Vec<PackedRows>, key_bits: Range<u32>, buffers: &mut SortBuffers) -> &[u64] {
+    let SortBuffers { rows, spare } = buffers;
+    rows.clear();
+    rows.reserve(chunks.iter().map(PackedRows::rows).sum());
     chunks.into_iter().for_each(|chunk| rows.extend(chunk.iter()));
     if rows.len() < RADIX_ROWS_MIN {
         rows.sort_unstable_by_key(|row| row >> key_bits.start);
@@ -124,11 +179,14 @@ fn sorted(chunks: Vec<PackedRows>, key_bits: Range<u32>) -> Vec<u64> {
     let differing = rows.iter().fold(0, |bits, row| bits | (row ^ rows[0])) >> key_bits.start;
     let bits = u64::BITS - differing.leading_zeros();
     let digits = bits.div_ceil(DIGIT_BITS_MAX);
-    let mut spare = vec![0; rows.len()];
+    if spare.len() < rows.len() {
+        spare.resize(rows.len(), 0);
+    }
     for digit in 0..digits {
         let digit_bits = bits.div_ceil(digits);
-        sort_by_digit(&rows, &mut spare, key_bits.start + digit * digit_bits, digit_bits);
-        std::mem::swap(&mut rows, &mut spare);
+        spare.truncate(rows.len());
+        sort_by_digit(rows, spare, key_bits.start + digit * digit_bits, digit_bits);
+        std::mem::swap(rows, spare);
     }
     rows
 }
@@ -177,7 +235,6 @@ pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overf
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::category::CategoryId;
     use crate::kernel::partition::{ChunkSink, Partitioner, Sample, Scatter};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -203,7 +260,7 @@ mod tests {
         for &(user, month, category, cents) in rows {
             scatter.push(Movement::new(user, month, CategoryId(category), cents));
         }
-        sum_up(scatter.finish().0, partitioner.packing(0)).unwrap()
+        sum_up(scatter.finish().0, partitioner.packing(0), &mut SortBuffers::default()).unwrap()
     }
 
     #[derive(Default)]
