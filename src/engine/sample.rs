@@ -10,7 +10,9 @@ use crate::input::fetch;
 use crate::input::plan::LogObject;
 use crate::kernel::parse::{Line, parse_line};
 use crate::kernel::partition::{Partitioner, Sample};
+use crate::kernel::quick::Lines;
 use crate::kernel::scan::{Block, Scanner};
+use crate::kernel::separators::Separators;
 use crate::limits::{MONTHS_MAX, PARTITION_ROWS_TARGET, PARTITIONS_MAX};
 use rayon::prelude::*;
 
@@ -105,17 +107,21 @@ fn sample(stretch: &Stretch, zone: &Zone) -> Result<(Sample, u64)> {
     let (start, most) = (stretch.start, stretch.bytes as u64);
     let reader = fetch::open(stretch.object, start.saturating_sub(1), start + most)?;
     let scanner = Scanner::new(std::io::Read::take(reader, most), start, u64::MAX, stretch.bytes);
-    let (mut seen, mut bytes) = (Sample::default(), 0);
+    let (mut seen, mut bytes, mut separators) = (Sample::default(), 0, Separators::default());
     // Damage is found, and told, by the map.
     let Ok(mut scanner) = scanner else { return Ok((seen, bytes)) };
     while let Ok(Some(Block::Lines { bytes: lines, .. })) = scanner.next_block() {
         bytes += lines.len() as u64;
-        for line in lines.split(|b| *b == b'\n') {
-            if let Line::Transaction(transaction) = parse_line(line, zone) {
-                let month = transaction.month.since(zone.months().first);
-                let month = month.expect("parsing checked the month");
-                seen.add(transaction.user_id, month, transaction.amount_cents);
-            }
+        separators.index(lines);
+        for (range, quick) in Lines::new(lines, &separators, zone) {
+            let line = &lines[range];
+            let slowly = || parse_line(line.strip_suffix(b"\n").unwrap_or(line), zone);
+            let Line::Transaction(transaction) = quick.map_or_else(slowly, Line::Transaction) else {
+                continue;
+            };
+            let month = transaction.month.since(zone.months().first);
+            let month = month.expect("parsing checked the month");
+            seen.add(transaction.user_id, month, transaction.amount_cents);
         }
     }
     Ok((seen, bytes))

@@ -10,6 +10,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use smallvec::SmallVec;
 
 /// A column by its name; optional ones may be missing from the table.
 pub struct Column {
@@ -75,6 +76,9 @@ pub fn for_each_line(
     }
 }
 
+/// Cells of a row that take no memory of their own.
+const ROW_CELLS: usize = 8;
+
 type Take<'a> = &'a mut dyn FnMut(u64, &Row) -> Result<(), Refused>;
 
 fn unreadable(table: &str, what: impl std::fmt::Display) -> Error {
@@ -118,7 +122,7 @@ fn from_delimited(
     while reader.read_record(&mut record).map_err(at)? {
         let line = record.position().map_or(0, |p| p.line());
         let cell = |index: &Option<usize>| index.and_then(|i| record.get(i)).unwrap_or("");
-        let row: Vec<&str> = indexes.iter().map(cell).collect();
+        let row: SmallVec<[&str; ROW_CELLS]> = indexes.iter().map(cell).collect();
         take(line, &row).map_err(|refused| refused_at(table, columns, line, refused))?;
     }
     Ok(())

@@ -146,6 +146,13 @@ pub struct MapRules<'a> {
     pub only_months: Option<&'a BTreeSet<Month>>,
 }
 
+impl MapRules<'_> {
+    #[inline]
+    fn counts(&self, month: Month) -> bool {
+        self.only_months.is_none_or(|only| only.contains(&month))
+    }
+}
+
 /// What a worker keeps from piece to piece.
 pub struct Worker<'a, S> {
     pub memo: Memo<'a>,
@@ -292,19 +299,16 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         let cents = transaction.amount_cents;
         let months = self.rules.zone.months();
         let index = transaction.month.since(months.first).expect("parsing checked the month");
-        self.outcome.accepted += 1;
         let share = &mut self.worker.shares[index as usize];
         share.rows += 1;
         *if cents > 0 { &mut share.positive_cents } else { &mut share.negative_cents } += i128::from(cents);
         share.last_micros = share.last_micros.max(transaction.occurred_at_micros);
-        if self.rules.only_months.is_some_and(|only| !only.contains(&transaction.month)) {
+        if !self.rules.counts(transaction.month) {
             return;
         }
         let decision = self.worker.memo.categorize_hashed(transaction, seller_hash);
         let category = decision.category;
         let outcome = &mut self.outcome;
-        *if cents > 0 { &mut outcome.positive_cents } else { &mut outcome.negative_cents } +=
-            i128::from(cents);
         outcome.by_source[decision.source as usize] += 1;
         outcome.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
         let user_id = transaction.user_id + u64::from(Bug::CentsToNextUser.is_planted());
@@ -327,8 +331,14 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     /// The counts, the rejects that were not taken, and what the recorder saw.
     pub fn finish(mut self) -> (Outcome, Vec<Reject>, R) {
         let shares = self.rules.zone.months().iter().zip(&self.worker.shares);
-        let touched = shares.filter(|(_, share)| share.rows > 0);
-        self.outcome.by_month = touched.map(|(month, share)| (month, *share)).collect();
+        for (month, share) in shares.filter(|(_, share)| share.rows > 0) {
+            self.outcome.by_month.insert(month, *share);
+            self.outcome.accepted += share.rows;
+            if self.rules.counts(month) {
+                self.outcome.positive_cents += share.positive_cents;
+                self.outcome.negative_cents += share.negative_cents;
+            }
+        }
         (self.outcome, self.rejects, self.recorder)
     }
 }
