@@ -7,8 +7,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request};
 use s3s::auth::SimpleAuth;
+use s3s::dto::StreamingBlob;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpError, HttpResponse};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -32,7 +35,7 @@ pub fn environment(endpoint: &str) -> [(&'static str, &str); 5] {
 pub fn serve(folder: &Path) -> String {
     let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
     builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
-    let (service, turn) = (builder.build(), Arc::new(Mutex::new(())));
+    let (service, turn, folder) = (builder.build(), Arc::new(Mutex::new(())), folder.to_path_buf());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
@@ -45,8 +48,20 @@ pub fn serve(folder: &Path) -> String {
                 let (socket, _) = listener.accept().await.unwrap();
                 // Answers are small, and nobody waits for them to be larger.
                 socket.set_nodelay(true).unwrap();
-                let (service, turn) = (service.clone(), turn.clone());
-                let service = service_fn(move |request| answer(service.clone(), turn.clone(), request));
+                let (service, turn, folder) = (service.clone(), turn.clone(), folder.clone());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (service, turn, folder) = (service.clone(), turn.clone(), folder.clone());
+                    async move {
+                        let (is_get, path) =
+                            (request.method() == Method::GET, request.uri().path().to_string());
+                        let answer = answer(service, turn, request).await?;
+                        Ok::<_, HttpError>(if is_get {
+                            in_large_pieces(answer, &folder, &path)
+                        } else {
+                            answer
+                        })
+                    }
+                });
                 tokio::spawn(async move {
                     let server =
                         hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
@@ -78,4 +93,34 @@ async fn answer(
         service.call(request).await
     };
     tokio::spawn(create).await.map_err(|error| HttpError::new(error.into()))?
+}
+
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// `s3s-fs` reads a file by 4 KiB, and waits for another thread each time. The body is the same where it
+/// is read by more, and the server is no longer what whoever measures a client measures.
+fn in_large_pieces(mut answer: HttpResponse, folder: &Path, path: &str) -> HttpResponse {
+    let header = |name: &str| answer.headers().get(name)?.to_str().ok();
+    let start = header("content-range")
+        .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    let length = header("content-length").and_then(|length| length.parse::<u64>().ok());
+    let file = folder.join(path.trim_start_matches('/'));
+    // What is no file is a listing, or an error.
+    let (Some(length), true, Ok(mut file)) = (length, file.is_file(), File::open(file)) else {
+        return answer;
+    };
+    if !answer.status().is_success() || file.seek(SeekFrom::Start(start.unwrap_or(0))).is_err() {
+        return answer;
+    }
+    let pieces = futures::stream::unfold(file.take(length), |mut file| async move {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let read = file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece);
+        match read {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(bytes::Bytes::from(piece)), file)),
+            Err(error) => Some((Err(error), file)),
+        }
+    });
+    *answer.body_mut() = Body::from(StreamingBlob::wrap(pieces));
+    answer
 }
