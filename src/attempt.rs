@@ -28,7 +28,7 @@ use crate::output::commit;
 use crate::output::lake::{Head, Lake, MONTHLY_SPENDING};
 use crate::output::line_samples;
 use crate::output::manifest::{Manifest, PartRecord};
-use crate::output::monthly::{Cutter, MonthPart, PartWriter, QueueState, RowGroupQueue};
+use crate::output::monthly::{Cutter, MonthPart, PageQueue, PartWriter, QueueState};
 use crate::output::part::{sha256, write_file};
 use crate::output::rejects;
 use crate::planted::Bug;
@@ -198,16 +198,16 @@ impl Attempt<'_> {
         let threads = self.tuning.workers();
         let pool = pool(threads)?;
         let reduced = pool.in_place_scope(|scope| {
-            let queue = RowGroupQueue::new(scope, writer, &state, threads);
+            let queue = PageQueue::new(scope, writer, &state, threads);
             let mut write = |month, groups: Vec<_>| {
-                cutter.add(month, &groups, |row_group| queue.push(row_group));
+                cutter.add(month, &groups, |page| queue.push(page));
                 state.check()
             };
             let categories = &self.reference.categories;
             let reduction = Reduction { mapped: &read.mapped, openings, months, categories, key: rules.key };
             let reduced = reduce(&reduction, &pool, &mut write);
             if reduced.is_ok() {
-                cutter.finish().into_iter().for_each(|row_group| drop(queue.push(row_group)));
+                cutter.finish().into_iter().for_each(|page| drop(queue.push(page)));
             }
             queue.settle();
             reduced

@@ -69,6 +69,9 @@ pub const KEYWORD_WORDS_MAX: usize = 4;
 pub const PART_GROUPS: usize = 1024 * 1024;
 pub const ROW_GROUP_ROWS: usize = 128 * 1024;
 
+/// Groups in one page of a published part, which stay in a core's cache while they are encoded.
+pub const PAGE_GROUPS: usize = 16 * 1024;
+
 /// Transactions in one published part.
 pub const PART_TRANSACTIONS: usize = 2 * 1024 * 1024;
 
@@ -103,4 +106,5 @@ const _: () = {
     assert!(MONTHS_MAX == 1 << 12);
     assert!(AMOUNT_CENTS_MAX < 1 << 43);
     assert!(PART_GROUPS.is_multiple_of(ROW_GROUP_ROWS));
+    assert!(ROW_GROUP_ROWS.is_multiple_of(PAGE_GROUPS));
 };

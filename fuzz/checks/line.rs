@@ -19,7 +19,7 @@ use pennymill::kernel::movement::Chunk;
 use pennymill::kernel::partition::{ChunkSink, Partitioner, Sample};
 use pennymill::kernel::plain::{Plain, PlainChoice};
 use pennymill::kernel::scan::Scanner;
-use pennymill::kernel::table::sum_up;
+use pennymill::kernel::table::{SortBuffers, sum_up};
 use pennymill::limits::LINE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -123,7 +123,8 @@ fn by_fast_path(log: &[u8]) -> (Outcome, Vec<Reject>, Groups) {
     }
     let mut groups = Groups::new();
     for (partition, chunks) in worker.scatter.finish().0.into_iter().enumerate() {
-        let sums = sum_up(chunks, JOB.partitioner.packing(partition)).expect("few rows do not overflow");
+        let sums = sum_up(chunks, JOB.partitioner.packing(partition), &mut SortBuffers::default())
+            .expect("few rows do not overflow");
         for (month, spends) in sums.months {
             for spend in spends {
                 let category = JOB.categories.code(spend.category).to_string();

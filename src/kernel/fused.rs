@@ -6,7 +6,7 @@
 
 use super::categorize::Decision;
 use super::content::Content;
-use super::keyed::{Key, KeyedTotal};
+use super::keyed::{Key, KeyedSum, KeyedTotal};
 use super::line_sample::LineSample;
 use super::memo::{Known, Memo};
 use super::movement::Movement;
@@ -175,6 +175,7 @@ pub struct Mapper<'w, 'a, S, R> {
     worker: &'w mut Worker<'a, S>,
     recorder: R,
     outcome: Outcome,
+    keyed: KeyedSum,
     /// Since they were last taken.
     rejects: Vec<Reject>,
     reject_bytes: u64,
@@ -201,7 +202,8 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         worker.shares.clear();
         worker.shares.resize(rules.zone.months().count() as usize, MonthShare::default());
         let outcome = Outcome { sample: LineSample::new(level), ..Outcome::default() };
-        Mapper { rules, worker, recorder, outcome, rejects: Vec::new(), reject_bytes: 0 }
+        let keyed = KeyedSum::default();
+        Mapper { rules, worker, recorder, outcome, keyed, rejects: Vec::new(), reject_bytes: 0 }
     }
 
     /// All lines so far.
@@ -308,9 +310,8 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         }
         let decision = self.worker.memo.categorize_hashed(transaction, seller_hash);
         let category = decision.category;
-        let outcome = &mut self.outcome;
-        outcome.by_source[decision.source as usize] += 1;
-        outcome.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
+        self.outcome.by_source[decision.source as usize] += 1;
+        self.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
         let user_id = transaction.user_id + u64::from(Bug::CentsToNextUser.is_planted());
         self.worker.scatter.push(Movement::new(user_id, index, category, cents));
         self.recorder.record(transaction, decision, number);
@@ -339,6 +340,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
                 self.outcome.negative_cents += share.negative_cents;
             }
         }
+        self.outcome.keyed = self.keyed.total();
         (self.outcome, self.rejects, self.recorder)
     }
 }

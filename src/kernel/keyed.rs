@@ -26,18 +26,12 @@ impl Key {
         Key { total: [one | 1, two, three | 1], digest: [0; 6].map(number) }
     }
 
-    /// How much one cent of this group weighs: a number below 2^61 − 1.
+    /// How much one cent of this group weighs.
     #[inline]
     fn weight(self, user_id: u64, month: Month, category: CategoryId) -> u64 {
         let slot = u64::from(month.number()) << 8 | u64::from(category.0);
-        self.mix(user_id, slot)
-    }
-
-    #[inline]
-    fn mix(self, user_id: u64, slot: u64) -> u64 {
         let first = fold(u128::from(user_id ^ self.total[1]) * u128::from(self.total[0]));
-        let second = fold(u128::from(first ^ slot) * u128::from(self.total[2]));
-        reduce(u128::from(second))
+        fold(u128::from(first ^ slot) * u128::from(self.total[2]))
     }
 
     /// A group at its place: keyed words multiplied, their halves folded together, as wyhash does.
@@ -52,34 +46,47 @@ impl Key {
     }
 }
 
-/// `number` mod 2^61 − 1 without a division: 2^61 is 1, so the digits to that base add up.
-#[inline]
-fn reduce(number: u128) -> u64 {
-    assert!(number >> 124 == 0, "a product of a weight and cents");
-    let two_digits = (number as u64 & PRIME) + (number >> 61) as u64;
-    let digit = (two_digits & PRIME) + (two_digits >> 61);
-    if digit >= PRIME { digit - PRIME } else { digit }
-}
-
 #[inline]
 fn fold(product: u128) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// A running keyed total.
+/// A keyed total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyedTotal(u64);
 
-impl KeyedTotal {
+/// A keyed total that is being added up. The shares are taken modulo 2^61 − 1 all together: each of them
+/// would cost more than everything else about it.
+///
+/// ```text
+/// sum = low + high * 2^64
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyedSum {
+    low: u128,
+    high: i128,
+}
+
+impl KeyedSum {
+    /// Adds cents of a group. 2^64 times, and no half can overflow.
     #[inline]
     pub fn add(&mut self, key: Key, user_id: u64, month: Month, category: CategoryId, cents: i64) {
-        let weight = key.weight(user_id, month, category);
-        let share = reduce(u128::from(weight) * u128::from(cents.unsigned_abs()));
-        let share = if cents < 0 && share > 0 { PRIME - share } else { share };
-        *self = self.plus(KeyedTotal(share));
+        // 64 bits times 63 bits and a sign.
+        let share = i128::from(key.weight(user_id, month, category)) * i128::from(cents);
+        self.low += u128::from(share as u64);
+        self.high += share >> 64;
     }
 
-    #[inline]
+    pub fn total(self) -> KeyedTotal {
+        let prime = i128::from(PRIME);
+        let low = (self.low % u128::from(PRIME)).cast_signed();
+        // 2^61 is 1, so 2^64 is 8.
+        let high = self.high.rem_euclid(prime) * 8;
+        KeyedTotal(((low + high) % prime) as u64)
+    }
+}
+
+impl KeyedTotal {
     pub fn plus(self, other: KeyedTotal) -> KeyedTotal {
         let sum = self.0 + other.0;
         KeyedTotal(if sum >= PRIME { sum - PRIME } else { sum })
@@ -118,11 +125,13 @@ impl GroupTotals {
     pub fn of(key: Key, month: Month, groups: &[Spend]) -> GroupTotals {
         let users = groups.chunk_by(|a, b| a.user_id == b.user_id).count() as u64;
         let mut totals = GroupTotals { groups: groups.len() as u64, users, ..GroupTotals::default() };
+        let mut keyed = KeyedSum::default();
         for group in groups {
             totals.transactions += group.transaction_count;
             totals.net_cents += i128::from(group.amount_cents);
-            totals.keyed.add(key, group.user_id, month, group.category, group.amount_cents);
+            keyed.add(key, group.user_id, month, group.category, group.amount_cents);
         }
+        totals.keyed = keyed.total();
         totals
     }
 
@@ -143,13 +152,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reducing_is_the_remainder() {
-        let prime = u128::from(PRIME);
-        for base in [0, prime, 2 * prime, 1 << 61, 1 << 63, 1 << 64, prime * prime, 1 << 123, (1 << 124) - 9]
-        {
-            for number in base.saturating_sub(3)..base + 3 {
-                assert_eq!(u128::from(reduce(number)), number % prime, "{number}");
-            }
+    fn a_sum_is_that_of_the_remainders() {
+        let (key, month, prime) = (Key::random(), "2025-01".parse().unwrap(), i128::from(PRIME));
+        let (mut sum, mut expected) = (KeyedSum::default(), 0);
+        for user_id in 0..2000 {
+            let cents = [i64::MAX, i64::MIN, -1, 0, 1, 4_250, i64::MAX, -7 << 43][user_id as usize % 8];
+            sum.add(key, user_id, month, CategoryId(3), cents);
+            let weight = i128::from(key.weight(user_id, month, CategoryId(3)));
+            expected = (expected + weight % prime * (i128::from(cents) % prime)).rem_euclid(prime);
+            assert_eq!(i128::from(sum.total().0), expected, "up to the {user_id}th");
         }
     }
 
@@ -194,11 +205,11 @@ mod tests {
         let key = Key::random();
         let month: Month = "2025-01".parse().unwrap();
         let total = |rows: &[(u64, u8, i64)]| {
-            let mut total = KeyedTotal::default();
+            let mut total = KeyedSum::default();
             for &(user, category, cents) in rows {
                 total.add(key, user, month, CategoryId(category), cents);
             }
-            total
+            total.total()
         };
         let whole = total(&[(1, 0, 700), (2, 0, -300), (1, 3, 5)]);
         assert_eq!(whole, total(&[(1, 3, 5), (2, 0, -400), (1, 0, 200), (2, 0, 100), (1, 0, 500)]));

@@ -1,4 +1,4 @@
-//! `monthly_spending`: closing groups encoded as row groups, written as parts, and read back.
+//! `monthly_spending`: closing groups encoded as pages, written as parts, and read back.
 //!
 //! In: closing groups of each month in the order of users. Out: the parts of the touched months,
 //! and their totals, as read back from the store.
@@ -12,15 +12,16 @@ mod encoder;
 mod queue;
 mod verify;
 
-pub use cutter::{Cutter, RowGroup};
+pub use cutter::{Cutter, Page};
 pub use encoder::encode;
-pub use queue::{QueueState, RowGroupQueue};
+pub use queue::{PageQueue, QueueState};
 
 use crate::domain::category::Categories;
 use crate::domain::month::Month;
 use crate::error::Result;
 use crate::input::published::OpenPart;
 use crate::kernel::keyed::{Digest, GroupTotals, Key};
+use crate::limits::{PAGE_GROUPS, ROW_GROUP_ROWS};
 use crate::output::part::WrittenPart;
 use crate::store::{Place, start};
 use bytes::Bytes;
@@ -72,9 +73,9 @@ pub struct PartWriter<'a> {
     encoder: SpendEncoder,
 }
 
-/// A row group as it will stand in its part; the groups themselves are needed no more.
+/// A page as it will stand in its part; the groups themselves are needed no more.
 #[derive(Default)]
-pub struct EncodedRowGroup {
+pub struct EncodedPage {
     meant: Meant,
     columns: Columns,
 }
@@ -91,19 +92,28 @@ impl<'a> PartWriter<'a> {
         Ok(PartWriter { table, run_id, categories, key, encoder })
     }
 
-    fn encode(&self, row_group: &RowGroup) -> Result<EncodedRowGroup> {
-        let RowGroup { start, groups, .. } = row_group;
+    fn encode(&self, page: &Page) -> Result<EncodedPage> {
+        let Page { start, groups, .. } = page;
         let digest = Digest::of(self.key, *start, groups);
         let meant = Meant { start: *start, groups: groups.len(), digest };
-        Ok(EncodedRowGroup { meant, columns: self.encoder.encode(groups)? })
+        Ok(EncodedPage { meant, columns: self.encoder.encode(groups)? })
     }
 
-    /// Makes a part of all its row groups.
-    fn join(&self, month: Month, sequence: usize, row_groups: Vec<EncodedRowGroup>) -> Result<NewPart> {
-        let (mut meant, mut columns) = (Vec::new(), Vec::new());
-        for row_group in row_groups {
-            meant.push(row_group.meant);
-            columns.push(row_group.columns);
+    /// Makes a part of all its pages, which are in their order.
+    fn join(&self, month: Month, sequence: usize, pages: Vec<EncodedPage>) -> Result<NewPart> {
+        let (mut meant, mut columns): (Vec<Meant>, Vec<Vec<Columns>>) = Default::default();
+        for page in pages {
+            match (meant.last_mut(), columns.last_mut()) {
+                (Some(last), Some(pages)) if pages.len() < ROW_GROUP_ROWS / PAGE_GROUPS => {
+                    last.groups += page.meant.groups;
+                    last.digest = last.digest.plus(page.meant.digest);
+                    pages.push(page.columns);
+                }
+                _ => {
+                    meant.push(page.meant);
+                    columns.push(vec![page.columns]);
+                }
+            }
         }
         let bytes = self.encoder.join(columns)?;
         let path = format!("month={month}-01/part-{sequence:05}-{}.parquet", self.run_id);

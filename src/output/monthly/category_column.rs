@@ -6,7 +6,7 @@
 //! to number it, which took a fifth of the reduce, and a category has its number already.
 //! Invariant: every reader of Parquet reads the codes of the groups' categories.
 
-use super::chunk::{Chunk, Form, PAGE_VALUES, Page, chunk, push_varint};
+use super::chunk::{Chunk, Form, PageBody, chunk, push_varint};
 use crate::domain::category::Categories;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
@@ -39,15 +39,19 @@ impl CategoryColumn {
         CategoryColumn { column, codes: codes.into(), count, id_bits }
     }
 
-    /// Errors: a category that is none of the job's.
-    pub fn encode(&self, groups: &[Spend]) -> Result<Chunk> {
+    /// A page. Errors: a category that is none of the job's.
+    pub fn encode(&self, groups: &[Spend]) -> Result<PageBody> {
         if groups.iter().any(|group| u32::from(group.category.0) >= self.count) {
             return Err(Error::invariant("a group has no category"));
         }
+        let bytes = Bytes::from(self.ids(groups));
+        Ok(PageBody { size: bytes.len(), bytes, values: groups.len(), range: None })
+    }
+
+    /// A chunk of its pages.
+    pub fn chunk(&self, pages: Vec<PageBody>) -> Result<Chunk> {
         let dictionary = Some((&self.codes, self.count));
-        let form = Form { encoding: Encoding::RLE_DICTIONARY, dictionary, compress: false };
-        let page = |groups| Page { body: self.ids(groups), values: groups.len(), range: None };
-        chunk(&self.column, form, groups.chunks(PAGE_VALUES).map(page))
+        chunk(&self.column, Form { encoding: Encoding::RLE_DICTIONARY, dictionary, compress: false }, pages)
     }
 
     /// Ids in one bit-packed run.
@@ -71,6 +75,7 @@ mod tests {
     use super::super::encoder::{CATEGORY, encode};
     use super::*;
     use crate::domain::category::CategoryId;
+    use crate::limits::PAGE_GROUPS;
     use arrow::array::AsArray;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -86,7 +91,7 @@ mod tests {
     fn every_reader_reads_the_codes() {
         for (count, bits) in [(1, 1), (2, 1), (3, 2), (22, 5), (32, 5), (33, 6), (255, 8)] {
             let (categories, codes) = categories(count);
-            for rows in [1, 7, 8, 9, PAGE_VALUES, 2 * PAGE_VALUES + 1] {
+            for rows in [1, 7, 8, 9, PAGE_GROUPS, 2 * PAGE_GROUPS + 1] {
                 let group = |n: usize| Spend {
                     user_id: n as u64,
                     category: CategoryId((n * 7919 % count) as u8),

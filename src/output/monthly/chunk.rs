@@ -1,10 +1,10 @@
 //! A column chunk of a part whose values are encoded here and not by the Parquet library.
 //!
-//! In: the bodies of pages. Out: the chunk, and what its row group says of it. The library writes the
-//! pages around their bodies.
+//! In: the bodies of its pages. Out: the chunk, and what its row group says of it. The library writes
+//! the pages around their bodies.
 //! Invariant: the column is required and not nested, so a body is values alone.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::output::part::broken;
 use crate::schema::ZSTD_LEVEL;
 use bytes::Bytes;
@@ -18,10 +18,6 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
-use zstd::bulk::Compressor;
-
-/// Values of one data page, as many as in those of the library.
-pub const PAGE_VALUES: usize = 20_000;
 
 /// How the values of a chunk are encoded.
 #[derive(Clone, Copy)]
@@ -33,10 +29,13 @@ pub struct Form<'a> {
     pub compress: bool,
 }
 
-/// The values of a data page.
-pub struct Page {
-    /// Encoded.
-    pub body: Vec<u8>,
+/// The values of a data page, encoded.
+#[derive(Default)]
+pub struct PageBody {
+    /// Compressed, if their form says so.
+    pub bytes: Bytes,
+    /// Before they were compressed.
+    pub size: usize,
     pub values: usize,
     /// The least and the greatest of them, where readers are to be told; of all pages or of none.
     pub range: Option<(i64, i64)>,
@@ -48,23 +47,22 @@ pub struct Chunk {
     pub close: ColumnCloseResult,
 }
 
+/// About what stands before the body of a page.
+const PAGE_HEADER_BYTES: usize = 32;
+
 /// Makes a chunk of its data pages.
-pub fn chunk(column: &ColumnDescPtr, form: Form, pages: impl Iterator<Item = Page>) -> Result<Chunk> {
-    let mut sink = TrackedWrite::new(Vec::new());
+pub fn chunk(column: &ColumnDescPtr, form: Form, pages: Vec<PageBody>) -> Result<Chunk> {
+    let bodies =
+        pages.iter().map(|page| page.bytes.len()).chain(form.dictionary.map(|(values, _)| values.len()));
+    let mut sink = TrackedWrite::new(Vec::with_capacity(bodies.map(|body| body + PAGE_HEADER_BYTES).sum()));
     let mut writer = SerializedPageWriter::new(&mut sink);
     let mut write = |page, size| writer.write_page(CompressedPage::new(page, size)).map_err(broken);
     let dictionary =
         form.dictionary.map(|(values, count)| write(dictionary_page(values, count), values.len()));
     let dictionary = dictionary.transpose()?;
-    let mut compressor = compressor(form)?;
     let (mut offsets, mut written, mut ranges) = (OffsetIndexBuilder::new(), Vec::new(), Vec::new());
-    for Page { body, values, range } in pages {
-        let size = body.len();
-        let body = match &mut compressor {
-            Some(compressor) => compressor.compress(&body).map_err(not_compressed)?,
-            None => body,
-        };
-        let page = write(data_page(body, values, form.encoding), size)?;
+    for PageBody { bytes, size, values, range } in pages {
+        let page = write(data_page(bytes, values, form.encoding), size)?;
         offsets.append_row_count(values as i64);
         offsets.append_offset_and_size(page.offset as i64, page.compressed_size as i32);
         written.push(page);
@@ -134,15 +132,6 @@ fn column_index(ranges: &[(i64, i64)], pages: usize) -> Result<Option<ColumnInde
     index.build().map(Some).map_err(broken)
 }
 
-fn compressor(form: Form) -> Result<Option<Compressor<'static>>> {
-    let compressor = form.compress.then(|| Compressor::new(ZSTD_LEVEL));
-    compressor.transpose().map_err(not_compressed)
-}
-
-fn not_compressed(e: std::io::Error) -> Error {
-    Error::invariant(format!("a page cannot be compressed: {e}"))
-}
-
 fn dictionary_page(values: &Bytes, count: u32) -> page::Page {
     page::Page::DictionaryPage {
         buf: values.clone(),
@@ -152,9 +141,9 @@ fn dictionary_page(values: &Bytes, count: u32) -> page::Page {
     }
 }
 
-fn data_page(body: Vec<u8>, values: usize, encoding: Encoding) -> page::Page {
+fn data_page(buf: Bytes, values: usize, encoding: Encoding) -> page::Page {
     page::Page::DataPage {
-        buf: body.into(),
+        buf,
         num_values: values as u32,
         encoding,
         def_level_encoding: Encoding::RLE,

@@ -1,17 +1,17 @@
-//! Where row groups and parts of a month end.
+//! Where pages and parts of a month end.
 //!
-//! In: the closing groups of each month in the order of users. Out: row groups, each with its place.
-//! Invariant: a row group is full unless it ends a part, and a part ends with the first user that
-//! fills it; so where anything ends depends on the groups alone, however they come.
+//! In: the closing groups of each month in the order of users. Out: pages, each with its place.
+//! Invariant: a page is full unless it ends a part, and a part ends with the first user that fills it;
+//! so where anything ends, pages too, depends on the groups alone, however they come.
 
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
-use crate::limits::{PART_GROUPS, ROW_GROUP_ROWS};
+use crate::limits::{PAGE_GROUPS, PART_GROUPS};
 use std::collections::BTreeMap;
 
-/// Groups that make a row group, and where they belong.
+/// Groups that make a page, and where they belong.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RowGroup {
+pub struct Page {
     pub month: Month,
     /// Which part of the month, from 0.
     pub part: usize,
@@ -21,7 +21,7 @@ pub struct RowGroup {
     pub ends_part: bool,
 }
 
-/// Cuts the groups of each month into row groups.
+/// Cuts the groups of each month into pages.
 #[derive(Default)]
 pub struct Cutter {
     months: BTreeMap<Month, Open>,
@@ -41,17 +41,17 @@ struct Open {
 impl Cutter {
     /// Adds the next groups of a month; hands out what is full, and goes on with the buffer that it
     /// gets for it.
-    pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(RowGroup) -> Vec<Spend>) {
+    pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(Page) -> Vec<Spend>) {
         let open = self.months.entry(month).or_default();
         let mut rest = groups;
         while let Some(next) = rest.first() {
             let fills_part = open.start + open.groups.len() >= PART_GROUPS;
             let ends_part = fills_part && next.user_id != open.last_user;
-            if ends_part || open.groups.len() == ROW_GROUP_ROWS {
+            if ends_part || open.groups.len() == PAGE_GROUPS {
                 open.groups = emit(open.take(month, ends_part));
                 continue;
             }
-            let room = ROW_GROUP_ROWS - open.groups.len();
+            let room = PAGE_GROUPS - open.groups.len();
             let fit = match fills_part {
                 true => rest.partition_point(|group| group.user_id <= open.last_user).min(room),
                 false => rest.len().min(room),
@@ -62,7 +62,7 @@ impl Cutter {
     }
 
     /// What is left: the end of the last part of each month.
-    pub fn finish(self) -> Vec<RowGroup> {
+    pub fn finish(self) -> Vec<Page> {
         let rest = self.months.into_iter().filter(|(_, open)| !open.groups.is_empty());
         rest.map(|(month, mut open)| open.take(month, true)).collect()
     }
@@ -70,22 +70,22 @@ impl Cutter {
 
 impl Open {
     fn extend(&mut self, groups: &[Spend]) {
-        // A month that is not small will fill a row group: growing by doubles would touch its memory twice.
-        if self.groups.len() + groups.len() > ROW_GROUP_ROWS / 16 {
-            self.groups.reserve_exact(ROW_GROUP_ROWS - self.groups.len());
+        // A month that is not small will fill a page: growing by doubles would touch its memory twice.
+        if self.groups.len() + groups.len() > PAGE_GROUPS / 16 {
+            self.groups.reserve_exact(PAGE_GROUPS - self.groups.len());
         }
         self.groups.extend_from_slice(groups);
         self.last_user = groups.last().map_or(self.last_user, |last| last.user_id);
     }
 
-    fn take(&mut self, month: Month, ends_part: bool) -> RowGroup {
+    fn take(&mut self, month: Month, ends_part: bool) -> Page {
         let groups = std::mem::take(&mut self.groups);
         let (part, start) = (self.part, self.start);
         (self.part, self.start) = match ends_part {
             true => (part + 1, 0),
             false => (part, start + groups.len()),
         };
-        RowGroup { month, part, start, groups, ends_part }
+        Page { month, part, start, groups, ends_part }
     }
 }
 
@@ -94,12 +94,12 @@ mod tests {
     use super::*;
     use crate::domain::category::CategoryId;
 
-    fn cut(groups: &[Spend], step: usize) -> Vec<RowGroup> {
+    fn cut(groups: &[Spend], step: usize) -> Vec<Page> {
         let month: Month = "2025-01".parse().unwrap();
         let (mut cutter, mut cut) = (Cutter::default(), Vec::new());
         for groups in groups.chunks(step) {
-            cutter.add(month, groups, |row_group| {
-                cut.push(row_group);
+            cutter.add(month, groups, |page| {
+                cut.push(page);
                 Vec::new()
             });
         }
@@ -121,14 +121,14 @@ mod tests {
     fn parts_end_with_a_user_wherever_the_stream_is_cut() {
         let groups = of_users(PART_GROUPS * 2 + 12_345, |n| n / 3);
         let whole = cut(&groups, groups.len());
-        let flat: Vec<Spend> = whole.iter().flat_map(|row_group| row_group.groups.clone()).collect();
+        let flat: Vec<Spend> = whole.iter().flat_map(|page| page.groups.clone()).collect();
         assert!(flat == groups);
-        // A million groups are no whole number of users of three: a row group is left for the last of them.
-        let lengths: Vec<usize> = whole.iter().map(|row_group| row_group.groups.len()).collect();
-        let full = [ROW_GROUP_ROWS; 8];
+        // A million groups are no whole number of users of three: a page is left for the last of them.
+        let lengths: Vec<usize> = whole.iter().map(|page| page.groups.len()).collect();
+        let full = [PAGE_GROUPS; PART_GROUPS / PAGE_GROUPS];
         assert_eq!(lengths, [&full[..], &[2], &full, &[2], &[12_341]].concat());
         let ends: Vec<usize> = (0..whole.len()).filter(|index| whole[*index].ends_part).collect();
-        assert_eq!(ends, [8, 17, 18]);
+        assert_eq!(ends, [64, 129, 130]);
         for pair in whole.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
             let place = match before.ends_part {
@@ -137,7 +137,7 @@ mod tests {
             };
             assert_eq!((after.part, after.start), place);
         }
-        for step in [1000, 1001, ROW_GROUP_ROWS, ROW_GROUP_ROWS + 1, PART_GROUPS] {
+        for step in [1000, 1001, PAGE_GROUPS, PAGE_GROUPS + 1, PART_GROUPS] {
             assert!(cut(&groups, step) == whole, "{step}");
         }
     }
@@ -147,18 +147,17 @@ mod tests {
         for more in [0, 1] {
             let groups = of_users(PART_GROUPS + more, |n| n);
             let whole = cut(&groups, 100_000);
-            assert_eq!((whole.len(), whole[7].ends_part), (8 + more, true));
+            assert_eq!((whole.len(), whole[63].ends_part), (64 + more, true));
         }
     }
 
     #[test]
     fn a_user_who_fills_parts_stands_in_one() {
-        let groups =
-            of_users(PART_GROUPS + 2 * ROW_GROUP_ROWS + 5, |n| n / (PART_GROUPS + 2 * ROW_GROUP_ROWS));
+        let groups = of_users(PART_GROUPS + 2 * PAGE_GROUPS + 5, |n| n / (PART_GROUPS + 2 * PAGE_GROUPS));
         for step in [4096, PART_GROUPS * 2] {
             let whole = cut(&groups, step);
             let ends: Vec<usize> = (0..whole.len()).filter(|index| whole[*index].ends_part).collect();
-            assert_eq!((whole.len(), ends), (11, vec![9, 10]));
+            assert_eq!((whole.len(), ends), (67, vec![65, 66]));
         }
     }
 }

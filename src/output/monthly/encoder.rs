@@ -1,36 +1,47 @@
-//! Groups as the row groups of a Parquet object, encoded apart from each other, on any thread.
+//! Groups as the pages of a Parquet object, encoded apart from each other, on any thread.
 //!
-//! In: sorted groups. Out: row groups, and objects made of them.
+//! In: sorted groups. Out: pages, and objects made of them.
 //! Invariant: the same groups give the same bytes; the statistics of users hold for whatever order
 //! they come in.
 
 use super::category_column::CategoryColumn;
-use super::chunk::{Chunk, Form, PAGE_VALUES, Page, chunk};
+use super::chunk::{Chunk, Form, PageBody, chunk};
 use super::delta;
 use crate::domain::category::Categories;
 use crate::domain::spend::Spend;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::limits::{PAGE_GROUPS, ROW_GROUP_ROWS};
 use crate::output::part::broken;
 use crate::schema;
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::Encoding;
-use parquet::errors::ParquetError;
 use parquet::file::properties::WriterPropertiesPtr;
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
-use std::sync::Arc;
+use parquet::schema::types::SchemaDescriptor;
+use std::sync::{Arc, Mutex};
+use zstd::bulk::Compressor;
 
-/// The columns of a row group.
-pub type Columns = Vec<Chunk>;
+/// The columns of a page.
+pub type Columns = [PageBody; COLUMNS];
 
-/// Encodes groups as the row groups of a part.
+/// Encodes groups as the pages of a part.
 pub struct SpendEncoder {
     schema: SchemaDescriptor,
     properties: WriterPropertiesPtr,
     categories: CategoryColumn,
+    /// Of whoever does not encode at the moment.
+    scratch: Mutex<Vec<Scratch>>,
 }
 
+/// What one thread works with while it encodes.
+struct Scratch {
+    numbers: Vec<i64>,
+    body: Vec<u8>,
+    compressor: Compressor<'static>,
+}
+
+const COLUMNS: usize = 4;
 /// Where the columns stand.
 const USER_ID: usize = 0;
 pub const CATEGORY: usize = 1;
@@ -45,75 +56,97 @@ impl SpendEncoder {
         let schema = ArrowSchemaConverter::new().convert(&schema::spending_in_memory()).map_err(broken)?;
         let properties = Arc::new(schema::spending_properties().build());
         let categories = CategoryColumn::new(schema.column(CATEGORY), categories);
-        Ok(SpendEncoder { schema, properties, categories })
+        Ok(SpendEncoder { schema, properties, categories, scratch: Mutex::default() })
     }
 
-    /// The columns of one row group.
+    /// One page.
     pub fn encode(&self, groups: &[Spend]) -> Result<Columns> {
-        let column = |index| self.schema.column(index);
-        // Most differences of users are 0, and shrink once more. Their ranges tell readers what to leave
-        // out; those of the others are about the same everywhere.
-        let users = Form { compress: true, ..NUMBERS };
-        Ok(vec![
-            numbers(&column(USER_ID), users, groups, |group| group.user_id as i64, range)?,
+        let scratch = self.scratch.lock().expect("no thread panics in here").pop();
+        let mut scratch = scratch.map_or_else(Scratch::new, Ok)?;
+        let columns = [
+            scratch.users(groups)?,
             self.categories.encode(groups)?,
-            numbers(&column(AMOUNT), NUMBERS, groups, |group| group.amount_cents, |_| None)?,
-            numbers(
-                &column(TRANSACTION_COUNT),
-                NUMBERS,
-                groups,
-                |group| group.transaction_count as i64,
-                |_| None,
-            )?,
-        ])
+            scratch.numbers(groups, |group| group.amount_cents),
+            scratch.numbers(groups, |group| group.transaction_count as i64),
+        ];
+        self.scratch.lock().expect("no thread panics in here").push(scratch);
+        Ok(columns)
     }
 
-    /// Makes one object of its row groups.
-    pub fn join(&self, row_groups: Vec<Columns>) -> Result<Bytes> {
-        let size: usize = row_groups.iter().flatten().map(|chunk| chunk.bytes.len()).sum();
-        let room = Vec::with_capacity(size + FOOTER_BYTES);
-        let written = || -> std::result::Result<Vec<u8>, ParquetError> {
-            let root = self.schema.root_schema_ptr();
-            let mut writer = SerializedFileWriter::new(room, root, self.properties.clone())?;
-            for columns in row_groups {
-                let mut row_group = writer.next_row_group()?;
-                for Chunk { bytes, close } in columns {
-                    row_group.append_column(&bytes, close)?;
-                }
-                row_group.close()?;
+    /// Makes one object of the pages of its row groups.
+    pub fn join(&self, row_groups: Vec<Vec<Columns>>) -> Result<Bytes> {
+        let bodies = row_groups.iter().flatten().flatten();
+        let size: usize = bodies.map(|body| body.bytes.len()).sum();
+        let room = Vec::with_capacity(size + size / 64 + FOOTER_BYTES);
+        let (root, properties) = (self.schema.root_schema_ptr(), self.properties.clone());
+        let mut writer = SerializedFileWriter::new(room, root, properties).map_err(broken)?;
+        for pages in row_groups {
+            let mut row_group = writer.next_row_group().map_err(broken)?;
+            for Chunk { bytes, close } in self.chunks(pages)? {
+                row_group.append_column(&bytes, close).map_err(broken)?;
             }
-            writer.into_inner()
-        };
-        Ok(written().map_err(broken)?.into())
+            row_group.close().map_err(broken)?;
+        }
+        Ok(writer.into_inner().map_err(broken)?.into())
+    }
+
+    /// The columns of a row group.
+    fn chunks(&self, pages: Vec<Columns>) -> Result<[Chunk; COLUMNS]> {
+        let mut columns = [const { Vec::new() }; COLUMNS];
+        for page in pages {
+            columns.iter_mut().zip(page).for_each(|(column, body)| column.push(body));
+        }
+        let [users, categories, amounts, counts] = columns;
+        let column = |index| self.schema.column(index);
+        Ok([
+            chunk(&column(USER_ID), USERS, users)?,
+            self.categories.chunk(categories)?,
+            chunk(&column(AMOUNT), NUMBERS, amounts)?,
+            chunk(&column(TRANSACTION_COUNT), NUMBERS, counts)?,
+        ])
     }
 }
 
 const NUMBERS: Form = Form { encoding: Encoding::DELTA_BINARY_PACKED, dictionary: None, compress: false };
+/// Most differences of users are 0, and shrink once more.
+const USERS: Form = Form { compress: true, ..NUMBERS };
 
-/// A column of whole numbers, and what to tell of the numbers of a page.
-fn numbers(
-    column: &ColumnDescPtr,
-    form: Form,
-    groups: &[Spend],
-    number: impl Fn(&Spend) -> i64,
-    range: impl Fn(&[i64]) -> Option<(i64, i64)>,
-) -> Result<Chunk> {
-    let mut numbers = Vec::with_capacity(PAGE_VALUES);
-    let pages = groups.chunks(PAGE_VALUES).map(|groups| {
-        numbers.clear();
-        numbers.extend(groups.iter().map(&number));
-        Page { body: delta::encode(&numbers), values: numbers.len(), range: range(&numbers) }
-    });
-    chunk(column, form, pages)
+impl Scratch {
+    fn new() -> Result<Scratch> {
+        let compressor = Compressor::new(schema::ZSTD_LEVEL).map_err(not_compressed)?;
+        Ok(Scratch { numbers: Vec::new(), body: Vec::new(), compressor })
+    }
+
+    /// Encodes a column of whole numbers.
+    fn encode(&mut self, groups: &[Spend], number: impl Fn(&Spend) -> i64) {
+        self.numbers.clear();
+        self.numbers.extend(groups.iter().map(number));
+        delta::encode(&self.numbers, &mut self.body);
+    }
+
+    fn numbers(&mut self, groups: &[Spend], number: impl Fn(&Spend) -> i64) -> PageBody {
+        self.encode(groups, number);
+        let (bytes, size) = (Bytes::copy_from_slice(&self.body), self.body.len());
+        PageBody { bytes, size, values: groups.len(), range: None }
+    }
+
+    /// The ranges of users tell readers what to leave out; those of the other columns are about the same
+    /// everywhere.
+    fn users(&mut self, groups: &[Spend]) -> Result<PageBody> {
+        self.encode(groups, |group| group.user_id as i64);
+        let range = self.numbers.iter().min().copied().zip(self.numbers.iter().max().copied());
+        let bytes = self.compressor.compress(&self.body).map_err(not_compressed)?.into();
+        Ok(PageBody { bytes, size: self.body.len(), values: groups.len(), range })
+    }
 }
 
-fn range(numbers: &[i64]) -> Option<(i64, i64)> {
-    Some((*numbers.iter().min()?, *numbers.iter().max()?))
+fn not_compressed(e: std::io::Error) -> Error {
+    Error::invariant(format!("a page cannot be compressed: {e}"))
 }
 
 /// Sorted groups as one Parquet object.
 pub fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
     let encoder = SpendEncoder::new(categories)?;
-    let row_groups = groups.chunks(crate::limits::ROW_GROUP_ROWS).map(|groups| encoder.encode(groups));
-    encoder.join(row_groups.collect::<Result<_>>()?)
+    let pages = |groups: &[Spend]| groups.chunks(PAGE_GROUPS).map(|page| encoder.encode(page)).collect();
+    encoder.join(groups.chunks(ROW_GROUP_ROWS).map(pages).collect::<Result<_>>()?)
 }

@@ -1,12 +1,12 @@
-//! Row groups on their way to parts: encoded and joined on a pool, stored beside it, and verified on the
-//! pool again, while the reduce goes on.
+//! Pages on their way to parts: encoded and joined on a pool, stored beside it, and verified on the pool
+//! again, while the reduce goes on.
 //!
-//! In: row groups in any order. Out: parts that stand in the store and were read back.
-//! Invariant: a bounded number of row groups and of parts is under way; a part is written once, when
-//! all its row groups are encoded; no thread of the pool waits for the store.
+//! In: pages in any order. Out: parts that stand in the store and were read back.
+//! Invariant: a bounded number of pages and of parts is under way; a part is written once, when all its
+//! pages are encoded; no thread of the pool waits for the store.
 
-use super::cutter::RowGroup;
-use super::{EncodedRowGroup, MonthPart, NewPart, PartWriter};
+use super::cutter::Page;
+use super::{EncodedPage, MonthPart, NewPart, PartWriter};
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Hands row groups to a pool.
-pub struct RowGroupQueue<'scope, 'a> {
+/// Hands pages to a pool.
+pub struct PageQueue<'scope, 'a> {
     scope: &'scope rayon::Scope<'a>,
     writer: &'a PartWriter<'a>,
     state: &'a QueueState,
-    in_flight_max: usize,
+    threads: usize,
 }
 
 /// A part on its way to the store; what it says once it stands there.
@@ -28,7 +28,7 @@ type Storing = Receiver<Result<NewPart>>;
 /// What the writers of one queue have done.
 #[derive(Default)]
 pub struct QueueState {
-    /// Parts whose row groups were not all encoded, by month and sequence.
+    /// Parts whose pages were not all encoded, by month and sequence.
     begun: Mutex<BTreeMap<(Month, usize), Begun>>,
     storing: Mutex<VecDeque<Storing>>,
     written: Mutex<Vec<MonthPart>>,
@@ -42,31 +42,32 @@ pub struct QueueState {
 
 #[derive(Default)]
 struct Begun {
-    row_groups: Vec<EncodedRowGroup>,
-    /// All groups of the part, once its last row group was seen.
+    pages: Vec<EncodedPage>,
+    /// All groups of the part, once its last page was seen.
     groups: Option<usize>,
 }
 
-/// Parts that may wait for the store for each task that may be in flight.
-const STORING_PER_TASK: usize = 2;
+/// Tasks of the pool in flight, and parts that wait for the store, for each of its threads.
+const IN_FLIGHT_PER_THREAD: usize = 4;
+const STORING_PER_THREAD: usize = 4;
 
-impl<'scope, 'a> RowGroupQueue<'scope, 'a> {
+impl<'scope, 'a> PageQueue<'scope, 'a> {
     pub fn new(
         scope: &'scope rayon::Scope<'a>,
         writer: &'a PartWriter<'a>,
         state: &'a QueueState,
         threads: usize,
     ) -> Self {
-        RowGroupQueue { scope, writer, state, in_flight_max: 2 * threads }
+        PageQueue { scope, writer, state, threads }
     }
 
-    /// Waits for a free place, then hands the row group to the pool. Out: the buffer of one that is
+    /// Waits for a free place, then hands the page to the pool. Out: the buffer of one that is
     /// done, empty: memory that was used is cheaper than memory that is new.
-    pub fn push(&self, row_group: RowGroup) -> Vec<Spend> {
-        self.verify_stored(STORING_PER_TASK * self.in_flight_max);
-        self.state.wait_for_less_than(self.in_flight_max);
+    pub fn push(&self, page: Page) -> Vec<Spend> {
+        self.verify_stored(STORING_PER_THREAD * self.threads);
+        self.state.wait_for_less_than(IN_FLIGHT_PER_THREAD * self.threads);
         let writer = self.writer;
-        self.spawn(move |state| state.encode(writer, row_group));
+        self.spawn(move |state| state.encode(writer, page));
         lock(&self.state.buffers).pop().unwrap_or_default()
     }
 
@@ -135,46 +136,46 @@ impl QueueState {
         drop(held.expect("no thread panics while it holds this"));
     }
 
-    /// Encodes a row group, and sends the part that it completes to the store.
-    fn encode(&self, writer: &PartWriter, mut row_group: RowGroup) -> Result<()> {
-        let encoded = writer.encode(&row_group)?;
-        let RowGroup { month, part, start, ends_part, .. } = row_group;
-        let ends_at = ends_part.then_some(start + row_group.groups.len());
-        row_group.groups.clear();
-        lock(&self.buffers).push(row_group.groups);
-        if let Some(row_groups) = self.complete((month, part), encoded, ends_at) {
-            let storing = writer.join(month, part, row_groups)?.store();
+    /// Encodes a page, and sends the part that it completes to the store.
+    fn encode(&self, writer: &PartWriter, mut page: Page) -> Result<()> {
+        let encoded = writer.encode(&page)?;
+        let Page { month, part, start, ends_part, .. } = page;
+        let ends_at = ends_part.then_some(start + page.groups.len());
+        page.groups.clear();
+        lock(&self.buffers).push(page.groups);
+        if let Some(pages) = self.complete((month, part), encoded, ends_at) {
+            let storing = writer.join(month, part, pages)?.store();
             lock(&self.storing).push_back(storing);
         }
         Ok(())
     }
 
-    /// Adds a row group to its part; all of them in their order, when none is missing.
+    /// Adds a page to its part; all of them in their order, when none is missing.
     fn complete(
         &self,
         part: (Month, usize),
-        encoded: EncodedRowGroup,
+        encoded: EncodedPage,
         ends_at: Option<usize>,
-    ) -> Option<Vec<EncodedRowGroup>> {
+    ) -> Option<Vec<EncodedPage>> {
         let mut all = lock(&self.begun);
         let begun = all.entry(part).or_default();
-        begun.row_groups.push(encoded);
+        begun.pages.push(encoded);
         begun.groups = begun.groups.or(ends_at);
-        let groups: usize = begun.row_groups.iter().map(|row_group| row_group.meant.groups).sum();
+        let groups: usize = begun.pages.iter().map(|page| page.meant.groups).sum();
         if begun.groups != Some(groups) {
             return None;
         }
-        let mut row_groups = all.remove(&part)?.row_groups;
-        row_groups.sort_unstable_by_key(|row_group| row_group.meant.start);
-        Some(row_groups)
+        let mut pages = all.remove(&part)?.pages;
+        pages.sort_unstable_by_key(|page| page.meant.start);
+        Some(pages)
     }
 
-    /// Errors: the first row group or part that failed.
+    /// Errors: the first page or part that failed.
     pub fn check(&self) -> Result<()> {
         lock(&self.failure).take().map_or(Ok(()), Err)
     }
 
-    /// All parts by month and sequence. Errors: the first row group or part that failed.
+    /// All parts by month and sequence. Errors: the first page or part that failed.
     pub fn finish(self) -> Result<Vec<MonthPart>> {
         self.check()?;
         let mut parts = self.written.into_inner().expect("no thread panics while it holds this");
@@ -217,11 +218,11 @@ mod tests {
         let (state, mut cutter) = (QueueState::default(), Cutter::default());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         pool.in_place_scope(|scope| {
-            let queue = RowGroupQueue::new(scope, &writer, &state, 3);
+            let queue = PageQueue::new(scope, &writer, &state, 3);
             for some in groups.chunks(50_000) {
-                cutter.add(month, some, |row_group| queue.push(row_group));
+                cutter.add(month, some, |page| queue.push(page));
             }
-            cutter.finish().into_iter().for_each(|row_group| drop(queue.push(row_group)));
+            cutter.finish().into_iter().for_each(|page| drop(queue.push(page)));
             queue.settle();
         });
         let parts = state.finish().unwrap();
@@ -248,36 +249,36 @@ mod tests {
             (groups[8].transaction_count, groups[7].transaction_count);
         let encode = |groups: &[Spend]| {
             let (part, start, ends_part, groups) = (0, 0, true, groups.to_vec());
-            writer.encode(&RowGroup { month, part, start, groups, ends_part }).unwrap()
+            writer.encode(&Page { month, part, start, groups, ends_part }).unwrap()
         };
-        let write = |sequence, row_groups| {
-            let stored = writer.join(month, sequence, row_groups).unwrap().store().recv().unwrap();
+        let write = |sequence, pages| {
+            let stored = writer.join(month, sequence, pages).unwrap().store().recv().unwrap();
             stored.and_then(|part| writer.verify(part))
         };
         assert!(write(0, vec![encode(&groups)]).is_ok());
         let columns = encode(&others).columns;
-        let error = write(1, vec![EncodedRowGroup { columns, ..encode(&groups) }]).err().unwrap();
+        let error = write(1, vec![EncodedPage { columns, ..encode(&groups) }]).err().unwrap();
         assert!(error.to_string().contains("reads back otherwise"), "{error}");
         let mut again = encode(&groups);
         again.meant.start = 40;
         assert!(write(2, vec![encode(&groups), again]).is_err(), "keys do not rise");
         let meant = Meant { groups: 41, ..encode(&groups).meant };
-        assert!(write(3, vec![EncodedRowGroup { meant, ..encode(&groups) }]).is_err(), "a group is missing");
+        assert!(write(3, vec![EncodedPage { meant, ..encode(&groups) }]).is_err(), "a group is missing");
     }
 
     #[test]
-    fn row_groups_are_put_in_order_and_a_part_without_its_end_is_an_error() {
+    fn pages_are_put_in_order_and_a_part_without_its_end_is_an_error() {
         let state = QueueState::default();
         let part = ("2025-01".parse().unwrap(), 4);
-        let row_group = |start: usize| EncodedRowGroup {
+        let page = |start: usize| EncodedPage {
             meant: Meant { start, groups: 10, ..Meant::default() },
-            ..EncodedRowGroup::default()
+            ..EncodedPage::default()
         };
-        assert!(state.complete(part, row_group(20), Some(30)).is_none());
-        assert!(state.complete(part, row_group(0), None).is_none());
-        let whole = state.complete(part, row_group(10), None).unwrap();
-        assert_eq!(whole.iter().map(|row_group| row_group.meant.start).collect::<Vec<_>>(), [0, 10, 20]);
-        assert!(state.complete(part, row_group(0), None).is_none());
+        assert!(state.complete(part, page(20), Some(30)).is_none());
+        assert!(state.complete(part, page(0), None).is_none());
+        let whole = state.complete(part, page(10), None).unwrap();
+        assert_eq!(whole.iter().map(|page| page.meant.start).collect::<Vec<_>>(), [0, 10, 20]);
+        assert!(state.complete(part, page(0), None).is_none());
         assert!(state.finish().is_err());
     }
 }
