@@ -200,14 +200,14 @@ impl Attempt<'_> {
         let reduced = pool.in_place_scope(|scope| {
             let queue = PageQueue::new(scope, writer, &state, threads);
             let mut write = |month, groups: Vec<_>| {
-                cutter.add(month, &groups, |page| queue.push(page));
+                cutter.add(month, groups, |page| queue.push(page));
                 state.check()
             };
             let categories = &self.reference.categories;
             let reduction = Reduction { mapped: &read.mapped, openings, months, categories, key: rules.key };
             let reduced = reduce(&reduction, &pool, &mut write);
             if reduced.is_ok() {
-                cutter.finish().into_iter().for_each(|page| drop(queue.push(page)));
+                cutter.finish().into_iter().for_each(|page| queue.push(page));
             }
             queue.settle();
             reduced

@@ -7,7 +7,6 @@
 //! Invariant: counts and cents in = counts and cents out; sums are checked.
 
 use super::movement::{Chunk, Movement, PackedRows, Packing};
-use crate::domain::category::CategoryId;
 use crate::domain::money::DECIMAL_CENTS_LIMIT;
 use crate::domain::spend::Spend;
 use crate::planted::Bug;
@@ -115,14 +114,12 @@ impl Sums {
         let Some(first) = rows.first() else { return };
         let key = |row: &u64| packing.key(*row);
         let ends = rows.windows(2).filter(|pair| key(&pair[0]) != key(&pair[1])).count();
-        let none = Spend { user_id: 0, category: CategoryId(0), amount_cents: 0, transaction_count: 0 };
-        let mut groups = vec![none; ends + 1];
-        let (mut at, mut last) = (0, key(first));
+        let mut groups = Vec::with_capacity(ends + 1);
+        let mut last = !key(first);
         let (mut net_cents, mut transaction_count, mut positive_cents, mut all_cents) = (0, 0, 0, 0);
         for row in rows {
             let begins = key(row) != last;
             last = key(row);
-            at += usize::from(begins);
             // All bits, or none where a group begins.
             let keep = i64::from(begins) - 1;
             let cents = packing.cents(*row);
@@ -133,9 +130,10 @@ impl Sums {
             let kept = if Bug::SumOf32Bits.is_planted() { i64::from(net_cents as i32) } else { net_cents };
             let (user_id, category) = packing.user_and_category(base, *row);
             let transaction_count = transaction_count.cast_unsigned();
-            groups[at] = Spend { user_id, category, amount_cents: kept, transaction_count };
+            // A sum so far makes way for the next one of its group.
+            groups.truncate(groups.len() - usize::from(!begins));
+            groups.push(Spend { user_id, category, amount_cents: kept, transaction_count });
         }
-        assert_eq!(at, ends, "each group has its place");
         self.positive_cents += i128::from(positive_cents);
         self.negative_cents += i128::from(all_cents - positive_cents);
         self.rows += rows.len() as u64;
@@ -235,6 +233,7 @@ pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::category::CategoryId;
     use crate::kernel::partition::{ChunkSink, Partitioner, Sample, Scatter};
     use proptest::prelude::*;
     use std::collections::BTreeMap;

@@ -93,10 +93,12 @@ impl<'a> PartWriter<'a> {
     }
 
     fn encode(&self, page: &Page) -> Result<EncodedPage> {
-        let Page { start, groups, .. } = page;
-        let digest = Digest::of(self.key, *start, groups);
-        let meant = Meant { start: *start, groups: groups.len(), digest };
-        Ok(EncodedPage { meant, columns: self.encoder.encode(groups)? })
+        let mut meant = Meant { start: page.start, ..Meant::default() };
+        for piece in &page.groups {
+            let digest = Digest::of(self.key, page.start + meant.groups, piece);
+            meant = meant.followed_by(piece.len(), digest);
+        }
+        Ok(EncodedPage { meant, columns: self.encoder.encode(&page.groups)? })
     }
 
     /// Makes a part of all its pages, which are in their order.
@@ -105,8 +107,7 @@ impl<'a> PartWriter<'a> {
         for page in pages {
             match (meant.last_mut(), columns.last_mut()) {
                 (Some(last), Some(pages)) if pages.len() < ROW_GROUP_ROWS / PAGE_GROUPS => {
-                    last.groups += page.meant.groups;
-                    last.digest = last.digest.plus(page.meant.digest);
+                    *last = last.followed_by(page.meant.groups, page.meant.digest);
                     pages.push(page.columns);
                 }
                 _ => {

@@ -7,8 +7,8 @@
 //! Invariant: every reader of Parquet reads the codes of the groups' categories.
 
 use super::chunk::{Chunk, Form, PageBody, chunk, push_varint};
+use super::cutter::Piece;
 use crate::domain::category::Categories;
-use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use parquet::basic::Encoding;
@@ -40,12 +40,14 @@ impl CategoryColumn {
     }
 
     /// A page. Errors: a category that is none of the job's.
-    pub fn encode(&self, groups: &[Spend]) -> Result<PageBody> {
-        if groups.iter().any(|group| u32::from(group.category.0) >= self.count) {
+    pub fn encode(&self, groups: &[Piece]) -> Result<PageBody> {
+        let ids = groups.iter().flat_map(|piece| piece.iter().map(|group| group.category.0));
+        let ids: Vec<u8> = ids.collect();
+        if ids.iter().any(|id| u32::from(*id) >= self.count) {
             return Err(Error::invariant("a group has no category"));
         }
-        let bytes = Bytes::from(self.ids(groups));
-        Ok(PageBody { size: bytes.len(), bytes, values: groups.len(), range: None })
+        let bytes = Bytes::from(self.packed(&ids));
+        Ok(PageBody { size: bytes.len(), bytes, values: ids.len(), range: None })
     }
 
     /// A chunk of its pages.
@@ -55,15 +57,14 @@ impl CategoryColumn {
     }
 
     /// Ids in one bit-packed run.
-    fn ids(&self, groups: &[Spend]) -> Vec<u8> {
-        let eights = groups.len().div_ceil(PACKED_AT_ONCE);
+    fn packed(&self, ids: &[u8]) -> Vec<u8> {
+        let eights = ids.len().div_ceil(PACKED_AT_ONCE);
         let mut body = Vec::with_capacity(16 + eights * self.id_bits as usize);
         body.push(self.id_bits as u8);
         push_varint(&mut body, (eights as u64) << 1 | 1);
-        for eight in groups.chunks(PACKED_AT_ONCE) {
+        for eight in ids.chunks(PACKED_AT_ONCE) {
             // The first one lowest.
-            let ids = eight.iter().rev().map(|group| u64::from(group.category.0));
-            let packed = ids.fold(0, |packed, id| packed << self.id_bits | id);
+            let packed = eight.iter().rev().fold(0, |packed, id| packed << self.id_bits | u64::from(*id));
             body.extend_from_slice(&packed.to_le_bytes()[..self.id_bits as usize]);
         }
         body
@@ -75,6 +76,7 @@ mod tests {
     use super::super::encoder::{CATEGORY, encode};
     use super::*;
     use crate::domain::category::CategoryId;
+    use crate::domain::spend::Spend;
     use crate::limits::PAGE_GROUPS;
     use arrow::array::AsArray;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

@@ -2,23 +2,53 @@
 //!
 //! In: the closing groups of each month in the order of users. Out: pages, each with its place.
 //! Invariant: a page is full unless it ends a part, and a part ends with the first user that fills it;
-//! so where anything ends, pages too, depends on the groups alone, however they come.
+//! so where anything ends, row groups too, depends on the groups alone, however they come.
 
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::limits::{PAGE_GROUPS, PART_GROUPS};
 use std::collections::BTreeMap;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 /// Groups that make a page, and where they belong.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Page {
     pub month: Month,
     /// Which part of the month, from 0.
     pub part: usize,
     /// Groups of the part before these.
     pub start: usize,
-    pub groups: Vec<Spend>,
+    pub groups: Vec<Piece>,
     pub ends_part: bool,
+}
+
+impl Page {
+    pub fn count(&self) -> usize {
+        self.groups.iter().map(|piece| piece.len()).sum()
+    }
+}
+
+/// Some of a list of groups, where they stand: there are too many to copy them.
+#[derive(Clone)]
+pub struct Piece {
+    list: Arc<Vec<Spend>>,
+    range: Range<usize>,
+}
+
+impl Piece {
+    /// All of a list.
+    pub fn of(list: Vec<Spend>) -> Piece {
+        let range = 0..list.len();
+        Piece { list: Arc::new(list), range }
+    }
+}
+
+impl Deref for Piece {
+    type Target = [Spend];
+
+    fn deref(&self) -> &[Spend] {
+        &self.list[self.range.clone()]
+    }
 }
 
 /// Cuts the groups of each month into pages.
@@ -33,57 +63,55 @@ struct Open {
     part: usize,
     /// Its groups that were handed out.
     start: usize,
-    /// Its groups that were not.
-    groups: Vec<Spend>,
+    /// Its groups that were not, and how many.
+    groups: Vec<Piece>,
+    count: usize,
     last_user: u64,
 }
 
 impl Cutter {
-    /// Adds the next groups of a month; hands out what is full, and goes on with the buffer that it
-    /// gets for it.
-    pub fn add(&mut self, month: Month, groups: &[Spend], mut emit: impl FnMut(Page) -> Vec<Spend>) {
+    /// Adds the next groups of a month; hands out what is full.
+    pub fn add(&mut self, month: Month, groups: Vec<Spend>, mut emit: impl FnMut(Page)) {
         let open = self.months.entry(month).or_default();
-        let mut rest = groups;
-        while let Some(next) = rest.first() {
-            let fills_part = open.start + open.groups.len() >= PART_GROUPS;
+        let list = Arc::new(groups);
+        let mut taken = 0;
+        while let Some(next) = list.get(taken) {
+            let fills_part = open.start + open.count >= PART_GROUPS;
             let ends_part = fills_part && next.user_id != open.last_user;
-            if ends_part || open.groups.len() == PAGE_GROUPS {
-                open.groups = emit(open.take(month, ends_part));
+            if ends_part || open.count == PAGE_GROUPS {
+                emit(open.take(month, ends_part));
                 continue;
             }
-            let room = PAGE_GROUPS - open.groups.len();
+            let (rest, room) = (&list[taken..], PAGE_GROUPS - open.count);
             let fit = match fills_part {
                 true => rest.partition_point(|group| group.user_id <= open.last_user).min(room),
                 false => rest.len().min(room),
             };
-            open.extend(&rest[..fit]);
-            rest = &rest[fit..];
+            open.add(Piece { list: list.clone(), range: taken..taken + fit });
+            taken += fit;
         }
     }
 
     /// What is left: the end of the last part of each month.
     pub fn finish(self) -> Vec<Page> {
-        let rest = self.months.into_iter().filter(|(_, open)| !open.groups.is_empty());
+        let rest = self.months.into_iter().filter(|(_, open)| open.count > 0);
         rest.map(|(month, mut open)| open.take(month, true)).collect()
     }
 }
 
 impl Open {
-    fn extend(&mut self, groups: &[Spend]) {
-        // A month that is not small will fill a page: growing by doubles would touch its memory twice.
-        if self.groups.len() + groups.len() > PAGE_GROUPS / 16 {
-            self.groups.reserve_exact(PAGE_GROUPS - self.groups.len());
-        }
-        self.groups.extend_from_slice(groups);
-        self.last_user = groups.last().map_or(self.last_user, |last| last.user_id);
+    fn add(&mut self, piece: Piece) {
+        self.count += piece.len();
+        self.last_user = piece.last().map_or(self.last_user, |last| last.user_id);
+        self.groups.push(piece);
     }
 
     fn take(&mut self, month: Month, ends_part: bool) -> Page {
-        let groups = std::mem::take(&mut self.groups);
+        let (groups, count) = (std::mem::take(&mut self.groups), std::mem::take(&mut self.count));
         let (part, start) = (self.part, self.start);
         (self.part, self.start) = match ends_part {
             true => (part + 1, 0),
-            false => (part, start + groups.len()),
+            false => (part, start + count),
         };
         Page { month, part, start, groups, ends_part }
     }
@@ -98,13 +126,14 @@ mod tests {
         let month: Month = "2025-01".parse().unwrap();
         let (mut cutter, mut cut) = (Cutter::default(), Vec::new());
         for groups in groups.chunks(step) {
-            cutter.add(month, groups, |page| {
-                cut.push(page);
-                Vec::new()
-            });
+            cutter.add(month, groups.to_vec(), |page| cut.push(page));
         }
         cut.extend(cutter.finish());
         cut
+    }
+
+    fn flat(page: &Page) -> Vec<Spend> {
+        page.groups.iter().flat_map(|piece| piece.to_vec()).collect()
     }
 
     fn of_users(count: usize, user: impl Fn(usize) -> usize) -> Vec<Spend> {
@@ -121,10 +150,10 @@ mod tests {
     fn parts_end_with_a_user_wherever_the_stream_is_cut() {
         let groups = of_users(PART_GROUPS * 2 + 12_345, |n| n / 3);
         let whole = cut(&groups, groups.len());
-        let flat: Vec<Spend> = whole.iter().flat_map(|page| page.groups.clone()).collect();
-        assert!(flat == groups);
+        let all: Vec<Spend> = whole.iter().flat_map(flat).collect();
+        assert!(all == groups);
         // A million groups are no whole number of users of three: a page is left for the last of them.
-        let lengths: Vec<usize> = whole.iter().map(|page| page.groups.len()).collect();
+        let lengths: Vec<usize> = whole.iter().map(Page::count).collect();
         let full = [PAGE_GROUPS; PART_GROUPS / PAGE_GROUPS];
         assert_eq!(lengths, [&full[..], &[2], &full, &[2], &[12_341]].concat());
         let ends: Vec<usize> = (0..whole.len()).filter(|index| whole[*index].ends_part).collect();
@@ -133,12 +162,17 @@ mod tests {
             let (before, after) = (&pair[0], &pair[1]);
             let place = match before.ends_part {
                 true => (before.part + 1, 0),
-                false => (before.part, before.start + before.groups.len()),
+                false => (before.part, before.start + before.count()),
             };
             assert_eq!((after.part, after.start), place);
         }
         for step in [1000, 1001, PAGE_GROUPS, PAGE_GROUPS + 1, PART_GROUPS] {
-            assert!(cut(&groups, step) == whole, "{step}");
+            let other = cut(&groups, step);
+            assert_eq!(other.len(), whole.len());
+            for (one, other) in whole.iter().zip(&other) {
+                assert_eq!((one.part, one.start, one.ends_part), (other.part, other.start, other.ends_part));
+                assert!(flat(one) == flat(other), "{step}");
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::category_column::CategoryColumn;
 use super::chunk::{Chunk, Form, PageBody, chunk};
+use super::cutter::Piece;
 use super::delta;
 use crate::domain::category::Categories;
 use crate::domain::spend::Spend;
@@ -60,7 +61,7 @@ impl SpendEncoder {
     }
 
     /// One page.
-    pub fn encode(&self, groups: &[Spend]) -> Result<Columns> {
+    pub fn encode(&self, groups: &[Piece]) -> Result<Columns> {
         let scratch = self.scratch.lock().expect("no thread panics in here").pop();
         let mut scratch = scratch.map_or_else(Scratch::new, Ok)?;
         let columns = [
@@ -118,25 +119,25 @@ impl Scratch {
     }
 
     /// Encodes a column of whole numbers.
-    fn encode(&mut self, groups: &[Spend], number: impl Fn(&Spend) -> i64) {
+    fn encode(&mut self, groups: &[Piece], number: impl Fn(&Spend) -> i64) {
         self.numbers.clear();
-        self.numbers.extend(groups.iter().map(number));
+        groups.iter().for_each(|piece| self.numbers.extend(piece.iter().map(&number)));
         delta::encode(&self.numbers, &mut self.body);
     }
 
-    fn numbers(&mut self, groups: &[Spend], number: impl Fn(&Spend) -> i64) -> PageBody {
+    fn numbers(&mut self, groups: &[Piece], number: impl Fn(&Spend) -> i64) -> PageBody {
         self.encode(groups, number);
         let (bytes, size) = (Bytes::copy_from_slice(&self.body), self.body.len());
-        PageBody { bytes, size, values: groups.len(), range: None }
+        PageBody { bytes, size, values: self.numbers.len(), range: None }
     }
 
     /// The ranges of users tell readers what to leave out; those of the other columns are about the same
     /// everywhere.
-    fn users(&mut self, groups: &[Spend]) -> Result<PageBody> {
+    fn users(&mut self, groups: &[Piece]) -> Result<PageBody> {
         self.encode(groups, |group| group.user_id as i64);
         let range = self.numbers.iter().min().copied().zip(self.numbers.iter().max().copied());
         let bytes = self.compressor.compress(&self.body).map_err(not_compressed)?.into();
-        Ok(PageBody { bytes, size: self.body.len(), values: groups.len(), range })
+        Ok(PageBody { bytes, size: self.body.len(), values: self.numbers.len(), range })
     }
 }
 
@@ -144,9 +145,10 @@ fn not_compressed(e: std::io::Error) -> Error {
     Error::invariant(format!("a page cannot be compressed: {e}"))
 }
 
-/// Sorted groups as one Parquet object.
+/// Sorted groups as one Parquet object, whatever their number.
 pub fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
     let encoder = SpendEncoder::new(categories)?;
-    let pages = |groups: &[Spend]| groups.chunks(PAGE_GROUPS).map(|page| encoder.encode(page)).collect();
+    let page = |page: &[Spend]| encoder.encode(&[Piece::of(page.to_vec())]);
+    let pages = |groups: &[Spend]| groups.chunks(PAGE_GROUPS).map(page).collect();
     encoder.join(groups.chunks(ROW_GROUP_ROWS).map(pages).collect::<Result<_>>()?)
 }

@@ -8,7 +8,6 @@
 use super::cutter::Page;
 use super::{EncodedPage, MonthPart, NewPart, PartWriter};
 use crate::domain::month::Month;
-use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -34,7 +33,6 @@ pub struct QueueState {
     written: Mutex<Vec<MonthPart>>,
     /// The first, until somebody asks.
     failure: Mutex<Option<Error>>,
-    buffers: Mutex<Vec<Vec<Spend>>>,
     /// Tasks of the pool that did not end.
     in_flight: Mutex<usize>,
     one_done: Condvar,
@@ -61,14 +59,12 @@ impl<'scope, 'a> PageQueue<'scope, 'a> {
         PageQueue { scope, writer, state, threads }
     }
 
-    /// Waits for a free place, then hands the page to the pool. Out: the buffer of one that is
-    /// done, empty: memory that was used is cheaper than memory that is new.
-    pub fn push(&self, page: Page) -> Vec<Spend> {
+    /// Waits for a free place, then hands the page to the pool.
+    pub fn push(&self, page: Page) {
         self.verify_stored(STORING_PER_THREAD * self.threads);
         self.state.wait_for_less_than(IN_FLIGHT_PER_THREAD * self.threads);
         let writer = self.writer;
-        self.spawn(move |state| state.encode(writer, page));
-        lock(&self.state.buffers).pop().unwrap_or_default()
+        self.spawn(move |state| state.encode(writer, &page));
     }
 
     /// Waits until all that was pushed is stored. The end of the scope waits for the rest.
@@ -137,12 +133,10 @@ impl QueueState {
     }
 
     /// Encodes a page, and sends the part that it completes to the store.
-    fn encode(&self, writer: &PartWriter, mut page: Page) -> Result<()> {
-        let encoded = writer.encode(&page)?;
-        let Page { month, part, start, ends_part, .. } = page;
-        let ends_at = ends_part.then_some(start + page.groups.len());
-        page.groups.clear();
-        lock(&self.buffers).push(page.groups);
+    fn encode(&self, writer: &PartWriter, page: &Page) -> Result<()> {
+        let encoded = writer.encode(page)?;
+        let (month, part) = (page.month, page.part);
+        let ends_at = page.ends_part.then_some(page.start + page.count());
         if let Some(pages) = self.complete((month, part), encoded, ends_at) {
             let storing = writer.join(month, part, pages)?.store();
             lock(&self.storing).push_back(storing);
@@ -189,10 +183,12 @@ impl QueueState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cutter::Piece;
     use super::super::verify::Meant;
     use super::super::{Cutter, encode};
     use super::*;
     use crate::domain::category::{Categories, CategoryId};
+    use crate::domain::spend::Spend;
     use crate::kernel::keyed::{GroupTotals, Key};
     use crate::limits::{PART_GROUPS, ROW_GROUP_ROWS};
     use crate::output::part::sha256;
@@ -220,9 +216,9 @@ mod tests {
         pool.in_place_scope(|scope| {
             let queue = PageQueue::new(scope, &writer, &state, 3);
             for some in groups.chunks(50_000) {
-                cutter.add(month, some, |page| queue.push(page));
+                cutter.add(month, some.to_vec(), |page| queue.push(page));
             }
-            cutter.finish().into_iter().for_each(|page| drop(queue.push(page)));
+            cutter.finish().into_iter().for_each(|page| queue.push(page));
             queue.settle();
         });
         let parts = state.finish().unwrap();
@@ -248,7 +244,7 @@ mod tests {
         (others[7].transaction_count, others[8].transaction_count) =
             (groups[8].transaction_count, groups[7].transaction_count);
         let encode = |groups: &[Spend]| {
-            let (part, start, ends_part, groups) = (0, 0, true, groups.to_vec());
+            let (part, start, ends_part, groups) = (0, 0, true, vec![Piece::of(groups.to_vec())]);
             writer.encode(&Page { month, part, start, groups, ends_part }).unwrap()
         };
         let write = |sequence, pages| {

@@ -20,6 +20,13 @@ pub struct Meant {
     pub digest: Digest,
 }
 
+impl Meant {
+    /// With so many more groups behind it.
+    pub fn followed_by(self, groups: usize, digest: Digest) -> Meant {
+        Meant { groups: self.groups + groups, digest: self.digest.plus(digest), ..self }
+    }
+}
+
 /// Groups that follow each other in a part.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch {
