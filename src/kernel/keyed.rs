@@ -123,7 +123,8 @@ pub struct GroupTotals {
 impl GroupTotals {
     /// Adds up groups that are sorted by user and begin with a user of their own.
     pub fn of(key: Key, month: Month, groups: &[Spend]) -> GroupTotals {
-        let users = groups.chunk_by(|a, b| a.user_id == b.user_id).count() as u64;
+        let begins = groups.windows(2).filter(|pair| pair[0].user_id != pair[1].user_id).count();
+        let users = (begins + usize::from(!groups.is_empty())) as u64;
         let mut totals = GroupTotals { groups: groups.len() as u64, users, ..GroupTotals::default() };
         let mut keyed = KeyedSum::default();
         for group in groups {

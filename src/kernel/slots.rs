@@ -157,6 +157,8 @@ impl<V: Copy> Slots<V> {
             self.places.fill(Place::default());
             return;
         }
+        // All at once: what is not used is never touched, and a list that grows is copied each time.
+        self.entries.reserve_exact(self.most - self.entries.len());
         let places = (2 * self.places.len()).max(2 * ENTRIES_MIN.min(self.most));
         self.places.clear();
         self.places.resize(places, Place::default());
