@@ -206,15 +206,16 @@ pub fn line_samples() -> SchemaRef {
 /// How hard Parquet objects are compressed: as fast as zstd gets.
 pub const ZSTD_LEVEL: i32 = 1;
 
-/// How every Parquet object of ours is written: zstd, statistics per row group and page.
+/// How every Parquet object of ours is written that the library encodes: zstd, statistics per row group
+/// and page.
 pub fn writer_properties() -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("a level of zstd")))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
 }
 
-/// How parts of `monthly_spending` are written besides: sorted by user and category. Their columns are
-/// encoded by hand.
+/// What parts of `monthly_spending` say of themselves: sorted by user and category. Their columns are
+/// encoded by hand, and say how.
 pub fn spending_properties() -> WriterPropertiesBuilder {
     let sorting = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
     writer_properties().set_sorting_columns(Some(vec![sorting(0), sorting(1)]))

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::input::published::PublishedPart;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, SortBuffers, Sums, merge, sum_up};
+use crate::limits::PARTITION_ROWS_TARGET;
 use crate::planted::Bug;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -72,6 +73,9 @@ impl Reduction<'_> {
     }
 }
 
+/// Buffers that sorted more rows at once, of a partition that outgrew what was expected, are given back.
+const SORT_ROWS_KEPT: usize = 4 * PARTITION_ROWS_TARGET as usize;
+
 /// Adds up partition after partition. `on_groups` takes the closing groups.
 pub fn reduce(
     reduction: &Reduction,
@@ -85,7 +89,9 @@ pub fn reduce(
         let buffers = sort_buffers.lock().expect("no thread panics in here").pop();
         let mut buffers = buffers.unwrap_or_default();
         let sums = reduction.sum(partition, &mut buffers);
-        sort_buffers.lock().expect("no thread panics in here").push(buffers);
+        if buffers.rows() <= SORT_ROWS_KEPT {
+            sort_buffers.lock().expect("no thread panics in here").push(buffers);
+        }
         sums
     };
     let used = Mutex::default();

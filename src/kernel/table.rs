@@ -34,6 +34,13 @@ pub struct SortBuffers {
     spare: Vec<u64>,
 }
 
+impl SortBuffers {
+    /// How many rows there is room for.
+    pub fn rows(&self) -> usize {
+        self.rows.capacity()
+    }
+}
+
 /// Adds up the movements of a partition; `packing` is how they are packed.
 pub fn sum_up(
     chunks: Vec<Chunk>,

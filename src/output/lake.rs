@@ -342,8 +342,7 @@ impl Lake {
     pub fn commit(&self, head: &Head, remove: &[PartFile], manifest: &Manifest) -> Result<Outcome> {
         let bytes = serde_json::to_vec_pretty(manifest).map_err(|e| Error::invariant(e.to_string()))?;
         let path = format!("_runs/{}/manifest.json", manifest.run_id);
-        let checksum = sha256(&bytes);
-        self.place.child(&path).create_and_read(bytes.into())?;
+        let checksum = sha256(&self.place.child(&path).create_and_read(bytes.into())?);
         let add: Vec<PartFile> = manifest.monthly_spending.iter().map(PartRecord::file).collect();
         let metadata =
             BTreeMap::from([(MANIFEST.to_string(), path), (MANIFEST_SHA256.to_string(), checksum)]);

@@ -33,23 +33,32 @@ use verify::{Meant, Stretch, verify};
 pub struct NewPart {
     month: Month,
     sequence: usize,
+    /// Below its table.
+    path: String,
     place: Place,
-    written: WrittenPart,
     bytes: Bytes,
     /// What stands in each of its row groups.
     meant: Vec<Meant>,
 }
 
+/// A part on its way to the store.
+struct Storing {
+    /// Its place, for messages.
+    shown: String,
+    /// What comes of it: its bytes are then what the store gave back.
+    answer: Receiver<Result<NewPart>>,
+}
+
 impl NewPart {
-    /// Sends it to the store, which gives it back: then the bytes are what the store says.
-    fn store(mut self) -> Receiver<Result<NewPart>> {
-        let (send, receive) = sync_channel(1);
+    /// Sends it to the store, which gives it back.
+    fn store(mut self) -> Storing {
+        let (shown, (send, answer)) = (self.place.shown.clone(), sync_channel(1));
         start(async move {
             let stored = self.place.create_and_read_now(std::mem::take(&mut self.bytes)).await;
             // Nobody waits for it when the run has failed meanwhile.
             let _ = send.send(stored.map(|bytes| NewPart { bytes, ..self }));
         });
-        receive
+        Storing { shown, answer }
     }
 }
 
@@ -119,15 +128,15 @@ impl<'a> PartWriter<'a> {
         let bytes = self.encoder.join(columns)?;
         let path = format!("month={month}-01/part-{sequence:05}-{}.parquet", self.run_id);
         let place = self.table.child(&path);
-        let rows: usize = meant.iter().map(|meant| meant.groups).sum();
-        let written = WrittenPart::new(path, &bytes, rows as u64)?;
-        Ok(NewPart { month, sequence, place, written, bytes, meant })
+        Ok(NewPart { month, sequence, path, place, bytes, meant })
     }
 
     /// Looks at what the store gives for a part, with all threads of the pool. Errors when it is not what
     /// was meant.
     fn verify(&self, part: NewPart) -> Result<MonthPart> {
-        let NewPart { month, sequence, place, written, bytes, meant } = part;
+        let NewPart { month, sequence, path, place, bytes, meant } = part;
+        let rows: usize = meant.iter().map(|meant| meant.groups).sum();
+        let written = WrittenPart::new(path, &bytes, rows as u64)?;
         let part = OpenPart::open(bytes, self.categories, &place.shown)?;
         let Stretch { first, last, totals, .. } = verify(&part, &meant, self.key, month)?;
         Ok(MonthPart { month, sequence, written, users: (first.user_id, last.user_id), totals })

@@ -33,7 +33,7 @@ pub struct WrittenPart {
 }
 
 impl WrittenPart {
-    /// What an object with these bytes will be.
+    /// An object with these bytes, which were read back.
     pub fn new(path: String, bytes: &Bytes, rows: u64) -> Result<WrittenPart> {
         let (size_bytes, sha256) = (bytes.len() as u64, sha256(bytes));
         Ok(WrittenPart { path, size_bytes, rows, sha256, stats: statistics(bytes.clone(), rows)? })
@@ -76,16 +76,14 @@ pub(super) fn broken(e: ParquetError) -> Error {
 
 /// Creates the object `path` below `table`, and reads it back.
 pub fn write(table: &Place, path: &str, bytes: Bytes, rows: u64) -> Result<WrittenPart> {
-    let written = WrittenPart::new(path.to_string(), &bytes, rows)?;
-    table.child(path).create_and_read(bytes)?;
-    Ok(written)
+    let bytes = table.child(path).create_and_read(bytes)?;
+    WrittenPart::new(path.to_string(), &bytes, rows)
 }
 
 /// Creates an object of a run beside the tables, and reads it back.
 pub fn write_file(lake: &Place, path: String, bytes: Bytes, rows: u64) -> Result<FileRecord> {
-    let record = FileRecord { size_bytes: bytes.len() as u64, rows, sha256: sha256(&bytes), path };
-    lake.child(&record.path).create_and_read(bytes)?;
-    Ok(record)
+    let bytes = lake.child(&path).create_and_read(bytes)?;
+    Ok(FileRecord { size_bytes: bytes.len() as u64, rows, sha256: sha256(&bytes), path })
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

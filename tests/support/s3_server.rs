@@ -2,6 +2,7 @@
 //!
 //! In: a folder, whose folders are buckets. Out: the endpoint.
 //! Invariant: the server is real, and answers signed requests only; of many that create one name, one does.
+//! The bodies of objects are sent from here, in larger pieces than it would.
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -52,14 +53,11 @@ pub fn serve(folder: &Path) -> String {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (service, turn, folder) = (service.clone(), turn.clone(), folder.clone());
                     async move {
-                        let (is_get, path) =
-                            (request.method() == Method::GET, request.uri().path().to_string());
+                        let is_object = request.method() == Method::GET && request.uri().query().is_none();
+                        let path = request.uri().path().to_string();
                         let answer = answer(service, turn, request).await?;
-                        Ok::<_, HttpError>(if is_get {
-                            in_large_pieces(answer, &folder, &path)
-                        } else {
-                            answer
-                        })
+                        let in_large_pieces = |answer| in_large_pieces(answer, &folder, &path);
+                        Ok::<_, HttpError>(if is_object { in_large_pieces(answer) } else { answer })
                     }
                 });
                 tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The categories of a row group as one Parquet column chunk.
+//! The categories of a part, page by page, and the chunks that they make.
 //!
 //! In: groups. Out: a dictionary with the codes of all categories of the job, and the id of each
 //! group's category, as the format's Encodings.md lays it down: PLAIN for codes, and for ids
@@ -17,7 +17,7 @@ use parquet::schema::types::ColumnDescPtr;
 /// Ids are packed by eights, which fill whole bytes.
 const PACKED_AT_ONCE: usize = 8;
 
-/// Encodes the categories of row groups.
+/// Encodes the categories of a part.
 pub struct CategoryColumn {
     column: ColumnDescPtr,
     /// Each with its length before it.

@@ -25,7 +25,7 @@ pub struct Form<'a> {
     pub encoding: Encoding,
     /// Of a dictionary: its values, PLAIN, and how many.
     pub dictionary: Option<(&'a Bytes, u32)>,
-    /// Data pages are compressed with zstd.
+    /// Data pages are compressed with zstd; with a dictionary they are not.
     pub compress: bool,
 }
 
@@ -52,6 +52,7 @@ const PAGE_HEADER_BYTES: usize = 32;
 
 /// Makes a chunk of its data pages.
 pub fn chunk(column: &ColumnDescPtr, form: Form, pages: Vec<PageBody>) -> Result<Chunk> {
+    assert!(form.dictionary.is_none() || !form.compress, "a dictionary is written as it is");
     let bodies =
         pages.iter().map(|page| page.bytes.len()).chain(form.dictionary.map(|(values, _)| values.len()));
     let mut sink = TrackedWrite::new(Vec::with_capacity(bodies.map(|body| body + PAGE_HEADER_BYTES).sum()));

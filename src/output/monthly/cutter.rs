@@ -51,6 +51,9 @@ impl Deref for Piece {
     }
 }
 
+/// A longer list is not kept for what is left of it.
+const LIST_GROUPS_KEPT: usize = 4 * PAGE_GROUPS;
+
 /// Cuts the groups of each month into pages.
 #[derive(Default)]
 pub struct Cutter {
@@ -90,6 +93,7 @@ impl Cutter {
             open.add(Piece { list: list.clone(), range: taken..taken + fit });
             taken += fit;
         }
+        open.let_go(&list);
     }
 
     /// What is left: the end of the last part of each month.
@@ -104,6 +108,15 @@ impl Open {
         self.count += piece.len();
         self.last_user = piece.last().map_or(self.last_user, |last| last.user_id);
         self.groups.push(piece);
+    }
+
+    /// What is left of a long list is copied: it would keep all of it in memory until the month goes on.
+    fn let_go(&mut self, list: &Arc<Vec<Spend>>) {
+        if let Some(last) = self.groups.last_mut()
+            && list.len() > LIST_GROUPS_KEPT
+        {
+            *last = Piece::of(last.to_vec());
+        }
     }
 
     fn take(&mut self, month: Month, ends_part: bool) -> Page {

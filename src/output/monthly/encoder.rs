@@ -152,3 +152,58 @@ pub fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
     let pages = |groups: &[Spend]| groups.chunks(PAGE_GROUPS).map(page).collect();
     encoder.join(groups.chunks(ROW_GROUP_ROWS).map(pages).collect::<Result<_>>()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::category::CategoryId;
+    use parquet::basic::BoundaryOrder;
+    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+    use parquet::file::page_index::column_index::ColumnIndexMetaData;
+    use parquet::file::statistics::Statistics;
+
+    /// What an object says of the ranges of its users is held to the users themselves.
+    fn check_ranges(users: &[u64], order: BoundaryOrder) {
+        let group = |user_id: &u64| {
+            let category = CategoryId(0);
+            Spend { user_id: *user_id, category, amount_cents: 1, transaction_count: 1 }
+        };
+        let groups: Vec<Spend> = users.iter().map(group).collect();
+        let object = encode(&groups, &Categories::builtin()).unwrap();
+        let metadata = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+        let metadata = metadata.parse_and_finish(&object).unwrap();
+        let row_groups: Vec<&[u64]> = users.chunks(ROW_GROUP_ROWS).collect();
+        assert_eq!(metadata.num_row_groups(), row_groups.len());
+        let least = |users: &[u64]| *users.iter().min().unwrap() as i64;
+        let greatest = |users: &[u64]| *users.iter().max().unwrap() as i64;
+        for (index, users) in row_groups.iter().enumerate() {
+            let Some(Statistics::Int64(range)) = metadata.row_group(index).column(USER_ID).statistics()
+            else {
+                panic!("users have statistics")
+            };
+            let told = (range.min_opt().copied(), range.max_opt().copied(), range.null_count_opt());
+            assert_eq!(told, (Some(least(users)), Some(greatest(users)), Some(0)));
+            let told = &metadata.column_index().unwrap()[index][USER_ID];
+            assert_eq!(told.get_boundary_order(), Some(order));
+            let ColumnIndexMetaData::INT64(pages) = told else { panic!("users are whole numbers") };
+            assert_eq!(pages.num_pages() as usize, users.len().div_ceil(PAGE_GROUPS));
+            let offsets = metadata.offset_index().unwrap()[index][USER_ID].page_locations();
+            for (page, users) in users.chunks(PAGE_GROUPS).enumerate() {
+                assert_eq!(pages.min_value(page), Some(&least(users)));
+                assert_eq!(pages.max_value(page), Some(&greatest(users)));
+                assert_eq!(offsets[page].first_row_index as usize, page * PAGE_GROUPS);
+            }
+        }
+    }
+
+    #[test]
+    fn users_are_told_by_row_group_and_page() {
+        let count = (2 * ROW_GROUP_ROWS + PAGE_GROUPS + 5) as u64;
+        let rising: Vec<u64> = (0..count).map(|n| 7 + n / 3).collect();
+        check_ranges(&rising, BoundaryOrder::ASCENDING);
+        check_ranges(&rising[..1], BoundaryOrder::ASCENDING);
+        // Nobody writes them so; what is told must hold all the same.
+        let falling: Vec<u64> = rising[..ROW_GROUP_ROWS].iter().rev().copied().collect();
+        check_ranges(&falling, BoundaryOrder::UNORDERED);
+    }
+}

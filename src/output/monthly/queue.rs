@@ -3,14 +3,14 @@
 //!
 //! In: pages in any order. Out: parts that stand in the store and were read back.
 //! Invariant: a bounded number of pages and of parts is under way; a part is written once, when all its
-//! pages are encoded; no thread of the pool waits for the store.
+//! pages are encoded; no thread of the pool waits until a part is written.
 
 use super::cutter::Page;
-use super::{EncodedPage, MonthPart, NewPart, PartWriter};
+use super::{EncodedPage, MonthPart, PartWriter, Storing};
 use crate::domain::month::Month;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Hands pages to a pool.
@@ -20,9 +20,6 @@ pub struct PageQueue<'scope, 'a> {
     state: &'a QueueState,
     threads: usize,
 }
-
-/// A part on its way to the store; what it says once it stands there.
-type Storing = Receiver<Result<NewPart>>;
 
 /// What the writers of one queue have done.
 #[derive(Default)]
@@ -45,9 +42,11 @@ struct Begun {
     groups: Option<usize>,
 }
 
-/// Tasks of the pool in flight, and parts that wait for the store, for each of its threads.
+/// Tasks of the pool in flight, for each of its threads.
 const IN_FLIGHT_PER_THREAD: usize = 4;
-const STORING_PER_THREAD: usize = 4;
+/// Parts that wait for the store before no page is taken any more: more of them would take the store's
+/// bandwidth from each other, and memory.
+const STORING_MAX: usize = 8;
 
 impl<'scope, 'a> PageQueue<'scope, 'a> {
     pub fn new(
@@ -61,7 +60,7 @@ impl<'scope, 'a> PageQueue<'scope, 'a> {
 
     /// Waits for a free place, then hands the page to the pool.
     pub fn push(&self, page: Page) {
-        self.verify_stored(STORING_PER_THREAD * self.threads);
+        self.verify_stored(STORING_MAX);
         self.state.wait_for_less_than(IN_FLIGHT_PER_THREAD * self.threads);
         let writer = self.writer;
         self.spawn(move |state| state.encode(writer, &page));
@@ -79,17 +78,18 @@ impl<'scope, 'a> PageQueue<'scope, 'a> {
             let mut storing = lock(&self.state.storing);
             let has_too_many = storing.len() > storing_max;
             // Only this thread takes some away: what was first stays first.
-            let Some(first) = storing.pop_front() else { return };
+            let Some(Storing { shown, answer }) = storing.pop_front() else { return };
             let stored = if has_too_many {
                 drop(storing);
-                first.recv().ok()
+                answer.recv().ok()
             } else {
-                match first.try_recv() {
-                    Err(TryRecvError::Empty) => return storing.push_front(first),
+                match answer.try_recv() {
+                    Err(TryRecvError::Empty) => return storing.push_front(Storing { shown, answer }),
                     stored => stored.ok(),
                 }
             };
-            let stored = stored.unwrap_or_else(|| Err(Error::invariant("a part was not stored")));
+            let not_stored = || Err(Error::invariant("a part was not stored").at(&shown));
+            let stored = stored.unwrap_or_else(not_stored);
             let writer = self.writer;
             self.spawn(move |state| {
                 let part = stored.and_then(|part| writer.verify(part))?;
@@ -248,16 +248,14 @@ mod tests {
             writer.encode(&Page { month, part, start, groups, ends_part }).unwrap()
         };
         let write = |sequence, pages| {
-            let stored = writer.join(month, sequence, pages).unwrap().store().recv().unwrap();
+            let stored = writer.join(month, sequence, pages).unwrap().store().answer.recv().unwrap();
             stored.and_then(|part| writer.verify(part))
         };
         assert!(write(0, vec![encode(&groups)]).is_ok());
         let columns = encode(&others).columns;
         let error = write(1, vec![EncodedPage { columns, ..encode(&groups) }]).err().unwrap();
         assert!(error.to_string().contains("reads back otherwise"), "{error}");
-        let mut again = encode(&groups);
-        again.meant.start = 40;
-        assert!(write(2, vec![encode(&groups), again]).is_err(), "keys do not rise");
+        assert!(write(2, vec![encode(&groups), encode(&groups)]).is_err(), "keys do not rise");
         let meant = Meant { groups: 41, ..encode(&groups).meant };
         assert!(write(3, vec![EncodedPage { meant, ..encode(&groups) }]).is_err(), "a group is missing");
     }

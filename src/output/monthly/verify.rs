@@ -63,6 +63,14 @@ pub fn verify(part: &OpenPart, meant: &[Meant], key: Key, month: Month) -> Resul
     if part.row_groups() != meant.len() {
         return Err(otherwise());
     }
+    let mut starts = meant.iter().scan(0, |before, meant| {
+        let is_next = meant.start == *before;
+        *before += meant.groups;
+        Some(is_next)
+    });
+    if !starts.all(|is_next| is_next) {
+        return Err(otherwise());
+    }
     let row_group = |(index, meant): (usize, &Meant)| {
         let mut whole: Option<Stretch> = None;
         let mut start = meant.start;
@@ -87,19 +95,51 @@ pub fn verify(part: &OpenPart, meant: &[Meant], key: Key, month: Month) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use super::super::encode;
     use super::*;
-    use crate::domain::category::CategoryId;
+    use crate::domain::category::{Categories, CategoryId};
+    use crate::limits::ROW_GROUP_ROWS;
 
-    #[test]
-    fn stretches_are_told_as_the_whole() {
-        let (key, month) = (Key::random(), "2025-01".parse().unwrap());
+    fn groups(count: u64) -> Vec<Spend> {
         let group = |n: u64| Spend {
             user_id: n / 3,
             category: CategoryId((n % 3) as u8),
             amount_cents: 1,
             transaction_count: 1,
         };
-        let groups: Vec<Spend> = (0..30).map(group).collect();
+        (0..count).map(group).collect()
+    }
+
+    #[test]
+    fn row_groups_are_held_to_their_places_and_digests() {
+        let (key, month, categories) = (Key::random(), "2025-01".parse().unwrap(), Categories::builtin());
+        let groups = groups(2 * ROW_GROUP_ROWS as u64 + 7);
+        let part = OpenPart::open(encode(&groups, &categories).unwrap(), &categories, "part").unwrap();
+        let meant = |starts: [usize; 3]| -> Vec<Meant> {
+            let of = |(start, groups): (usize, &[Spend])| Meant {
+                start,
+                groups: groups.len(),
+                digest: Digest::of(key, start, groups),
+            };
+            starts.into_iter().zip(groups.chunks(ROW_GROUP_ROWS)).map(of).collect()
+        };
+        let right = meant([0, ROW_GROUP_ROWS, 2 * ROW_GROUP_ROWS]);
+        let whole = verify(&part, &right, key, month).unwrap();
+        assert_eq!(whole.totals, GroupTotals::of(key, month, &groups));
+        assert_eq!((whole.first, whole.last), (groups[0], *groups.last().unwrap()));
+        let fails = |meant: &[Meant]| verify(&part, meant, key, month).is_err();
+        assert!(fails(&meant([0, ROW_GROUP_ROWS, 2 * ROW_GROUP_ROWS + 1])), "a gap");
+        assert!(fails(&meant([0, 0, ROW_GROUP_ROWS])), "one place twice");
+        assert!(fails(&right[..2]), "a row group more");
+        let mut other = right.clone();
+        other[1].digest = other[1].digest.plus(other[2].digest);
+        assert!(fails(&other), "another digest");
+    }
+
+    #[test]
+    fn stretches_are_told_as_the_whole() {
+        let (key, month) = (Key::random(), "2025-01".parse().unwrap());
+        let groups = groups(30);
         let of = |start, groups| Stretch::of(key, month, start, groups);
         for cut in 1..groups.len() {
             let (head, tail) = groups.split_at(cut);
