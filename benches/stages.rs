@@ -152,8 +152,8 @@ impl Data {
         let mut by_month: BTreeMap<u32, Vec<Spend>> = BTreeMap::new();
         let mut buffers = SortBuffers::default();
         for (chunks, packing) in self.partitions() {
-            for (month, groups) in table::sum_up(chunks, packing, &mut buffers).expect(FITS).months {
-                by_month.entry(month).or_default().extend(groups);
+            for (month, groups) in table::sum_up(chunks, packing, &mut buffers).expect(FITS).into_months() {
+                by_month.entry(month).or_default().extend_from_slice(&groups);
             }
         }
         by_month.into_values().collect()
@@ -310,8 +310,11 @@ pub fn sum_up(data: &Data) -> Stage<'_> {
         let (partitions, mut buffers) = (partitions.clone(), SortBuffers::default());
         let sum = |(chunks, packing)| table::sum_up(chunks, packing, &mut buffers).expect(FITS);
         let (elapsed, sums) = timed(|| partitions.into_iter().map(sum).collect::<Vec<Sums>>());
-        let groups = sums.iter().flat_map(|sums| &sums.months).flat_map(|(_, groups)| groups);
-        (elapsed, groups.map(|group| Checksum::from(group.amount_cents)).sum())
+        let months = sums.into_iter().flat_map(Sums::into_months);
+        let cents = |groups: &[Spend]| {
+            groups.iter().map(|group| Checksum::from(group.amount_cents)).sum::<Checksum>()
+        };
+        (elapsed, months.map(|(_, groups)| cents(&groups)).sum())
     })
 }
 

@@ -199,7 +199,7 @@ impl Attempt<'_> {
         let pool = pool(threads)?;
         let reduced = pool.in_place_scope(|scope| {
             let queue = PageQueue::new(scope, writer, &state, threads);
-            let mut write = |month, groups: Vec<_>| {
+            let mut write = |month, groups| {
                 cutter.add(month, groups, |page| queue.push(page));
                 state.check()
             };

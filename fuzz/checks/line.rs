@@ -125,8 +125,8 @@ fn by_fast_path(log: &[u8]) -> (Outcome, Vec<Reject>, Groups) {
     for (partition, chunks) in worker.scatter.finish().0.into_iter().enumerate() {
         let sums = sum_up(chunks, JOB.partitioner.packing(partition), &mut SortBuffers::default())
             .expect("few rows do not overflow");
-        for (month, spends) in sums.months {
-            for spend in spends {
+        for (month, spends) in sums.into_months() {
+            for spend in spends.iter() {
                 let category = JOB.categories.code(spend.category).to_string();
                 let sum = (spend.amount_cents.into(), spend.transaction_count);
                 let before = groups.insert((JOB.zone.month(month), spend.user_id, category), sum);

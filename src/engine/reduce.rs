@@ -13,6 +13,7 @@ use crate::domain::month::{Month, MonthRange};
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
 use crate::input::published::PublishedPart;
+use crate::kernel::groups::Groups;
 use crate::kernel::keyed::{GroupTotals, Key};
 use crate::kernel::table::{Overflow, SortBuffers, Sums, merge, sum_up};
 use crate::limits::PARTITION_ROWS_TARGET;
@@ -80,7 +81,7 @@ const SORT_ROWS_KEPT: usize = 4 * PARTITION_ROWS_TARGET as usize;
 pub fn reduce(
     reduction: &Reduction,
     pool: &rayon::ThreadPool,
-    on_groups: &mut dyn FnMut(Month, Vec<Spend>) -> Result<()>,
+    on_groups: &mut dyn FnMut(Month, Groups) -> Result<()>,
 ) -> Result<Reduced> {
     let most = pool.current_num_threads() + 1;
     let partitioner = &reduction.mapped.partitioner;
@@ -106,7 +107,7 @@ pub fn reduce(
             let end = partitioner.end(partition);
             let sums = sums.take_next().expect("each partition is summed")?;
             reduced.add(&sums);
-            for (index, groups) in sums.months {
+            for (index, groups) in sums.into_months() {
                 let month = reduction.months.first.plus(index).expect("parsing checked the month");
                 merging.entry(month).or_default().move_on(groups);
             }
@@ -147,13 +148,13 @@ fn overflow(_: Overflow) -> Error {
 struct Merging {
     published: Vec<Spend>,
     published_taken: usize,
-    movements: Vec<Spend>,
+    movements: Groups,
     movements_taken: usize,
 }
 
 impl Merging {
     /// The movements of the next partition.
-    fn move_on(&mut self, movements: Vec<Spend>) {
+    fn move_on(&mut self, movements: Groups) {
         assert_eq!(self.movements_taken, self.movements.len(), "a partition is closed before the next");
         (self.movements, self.movements_taken) = (movements, 0);
     }
@@ -172,7 +173,7 @@ impl Merging {
     fn close_until(
         &mut self,
         end: Option<u64>,
-        mut on_groups: impl FnMut(Vec<Spend>) -> Result<()>,
+        mut on_groups: impl FnMut(Groups) -> Result<()>,
     ) -> Result<()> {
         let published = take_until(&self.published, &mut self.published_taken, end);
         if published.is_empty() && self.movements_taken == 0 && is_before(&self.movements, end) {
@@ -183,7 +184,7 @@ impl Merging {
         let movements = take_until(&self.movements, &mut self.movements_taken, end);
         match merge(published, movements).map_err(overflow)? {
             merged if merged.is_empty() => Ok(()),
-            merged => on_groups(merged),
+            merged => on_groups(Groups::of(merged)),
         }
     }
 }

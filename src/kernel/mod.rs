@@ -9,6 +9,7 @@ pub mod content;
 pub mod descriptor;
 pub mod fold;
 pub mod fused;
+pub mod groups;
 pub mod keyed;
 pub mod keywords;
 pub mod line_sample;

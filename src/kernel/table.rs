@@ -6,17 +6,21 @@
 //! by digit (radix sort, Knuth, volume 3, 5.2.5).
 //! Invariant: counts and cents in = counts and cents out; sums are checked.
 
+use super::groups::Groups;
 use super::movement::{Chunk, Movement, PackedRows, Packing};
 use crate::domain::money::DECIMAL_CENTS_LIMIT;
 use crate::domain::spend::Spend;
 use crate::planted::Bug;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What one partition's movements add up to.
 #[derive(Debug, Default)]
 pub struct Sums {
-    /// By month index, sorted by user and category; only months that occur.
-    pub months: Vec<(u32, Vec<Spend>)>,
+    /// Of one month after the other, each sorted by user and category.
+    groups: Vec<Spend>,
+    /// The index of each month that occurs, rising, and where its groups end.
+    months: Vec<(u32, usize)>,
     pub rows: u64,
     pub positive_cents: i128,
     pub negative_cents: i128,
@@ -55,7 +59,7 @@ pub fn sum_up(
         }
     }
     wide.sort_unstable_by_key(|movement: &Movement| movement.group());
-    let mut wide_sums = Sums::default();
+    let mut wide_sums = Sums::with_room(&wide, Movement::group);
     for of_month in wide.chunk_by(|one, other| one.month_index() == other.month_index()) {
         wide_sums.add_up(of_month, Movement::group, |movement| *movement, Movement::cents)?;
     }
@@ -65,7 +69,7 @@ pub fn sum_up(
     };
     let mut rows = sorted(packed, packing.key_bits(), buffers);
     let month = |row: &u64| packing.month_index(*row);
-    let mut sums = Sums::default();
+    let mut sums = Sums::with_room(rows, |row| packing.key(*row));
     while let Some(first) = rows.first() {
         let (of_month, rest) = rows.split_at(rows.partition_point(|row| month(row) == month(first)));
         match packing.cents_max().checked_mul(of_month.len() as i64) {
@@ -81,6 +85,14 @@ pub fn sum_up(
 }
 
 impl Sums {
+    /// Without any, and room for as many groups as sorted rows make: a list that grows is copied, and takes
+    /// memory for both.
+    fn with_room<R, K: PartialEq>(rows: &[R], key: impl Fn(&R) -> K) -> Sums {
+        let ends = rows.windows(2).filter(|pair| key(&pair[0]) != key(&pair[1])).count();
+        let groups = ends + usize::from(!rows.is_empty());
+        Sums { groups: Vec::with_capacity(groups), ..Sums::default() }
+    }
+
     /// Adds up the rows of the next month, in the order of their keys.
     fn add_up<R, K: PartialEq>(
         &mut self,
@@ -91,9 +103,6 @@ impl Sums {
     ) -> Result<(), Overflow> {
         let Some(first) = rows.first() else { return Ok(()) };
         let month = unpack(first).month_index();
-        // Counted first: a list that grows is copied, and takes memory for both.
-        let ends = rows.windows(2).filter(|pair| key(&pair[0]) != key(&pair[1])).count();
-        let mut groups = Vec::with_capacity(ends + 1);
         for of_group in rows.chunk_by(|one, other| key(one) == key(other)) {
             let (mut positive, mut net) = (0, 0);
             for cents in of_group.iter().map(&cents) {
@@ -108,10 +117,10 @@ impl Sums {
             let (user_id, category) = (first.user_id(), first.category());
             let zero = Spend { user_id, category, amount_cents: 0, transaction_count: 0 };
             let spend = Spend { amount_cents, transaction_count: of_group.len() as u64, ..zero };
-            groups.push(zero.plus(spend).ok_or(Overflow)?);
+            self.groups.push(zero.plus(spend).ok_or(Overflow)?);
         }
         self.rows += rows.len() as u64;
-        self.months.push((month, groups));
+        self.months.push((month, self.groups.len()));
         Ok(())
     }
 
@@ -119,14 +128,12 @@ impl Sums {
     /// begins a group, which nobody can foresee.
     fn add_up_packed(&mut self, rows: &[u64], packing: Packing, base: u64) {
         let Some(first) = rows.first() else { return };
-        let key = |row: &u64| packing.key(*row);
-        let ends = rows.windows(2).filter(|pair| key(&pair[0]) != key(&pair[1])).count();
-        let mut groups = Vec::with_capacity(ends + 1);
-        let mut last = !key(first);
+        let groups = &mut self.groups;
+        let mut last = !packing.key(*first);
         let (mut net_cents, mut transaction_count, mut positive_cents, mut all_cents) = (0, 0, 0, 0);
         for row in rows {
-            let begins = key(row) != last;
-            last = key(row);
+            let begins = packing.key(*row) != last;
+            last = packing.key(*row);
             // All bits, or none where a group begins.
             let keep = i64::from(begins) - 1;
             let cents = packing.cents(*row);
@@ -144,25 +151,49 @@ impl Sums {
         self.positive_cents += i128::from(positive_cents);
         self.negative_cents += i128::from(all_cents - positive_cents);
         self.rows += rows.len() as u64;
-        self.months.push((packing.month_index(*first), groups));
+        self.months.push((packing.month_index(*first), self.groups.len()));
     }
 
     pub fn groups(&self) -> usize {
-        self.months.iter().map(|(_, groups)| groups.len()).sum()
+        self.groups.len()
+    }
+
+    /// The index of each month, and where its groups are.
+    fn ranges(&self) -> impl Iterator<Item = (u32, Range<usize>)> {
+        let starts = [0].into_iter().chain(self.months.iter().map(|(_, end)| *end));
+        self.months.iter().zip(starts).map(|((month, end), start)| (*month, start..*end))
+    }
+
+    /// The index of each month that occurs, rising, and its groups.
+    pub fn into_months(mut self) -> Vec<(u32, Groups)> {
+        let groups = Groups::of(std::mem::take(&mut self.groups));
+        self.ranges().map(|(month, range)| (month, groups.slice(range))).collect()
+    }
+
+    fn of_month(&self, month: u32) -> &[Spend] {
+        let range = self.ranges().find(|(index, _)| *index == month);
+        range.map_or(&[], |(_, range)| &self.groups[range])
     }
 
     /// The sums of both. Errors: one of them leaves its range.
-    pub fn plus(mut self, other: Sums) -> Result<Sums, Overflow> {
-        self.rows += other.rows;
-        self.positive_cents += other.positive_cents;
-        self.negative_cents += other.negative_cents;
-        for (month, groups) in other.months {
-            match self.months.binary_search_by_key(&month, |(month, _)| *month) {
-                Ok(index) => self.months[index].1 = merge(&self.months[index].1, &groups)?,
-                Err(index) => self.months.insert(index, (month, groups)),
-            }
+    pub fn plus(self, other: Sums) -> Result<Sums, Overflow> {
+        if self.rows == 0 || other.rows == 0 {
+            return Ok(if self.rows == 0 { other } else { self });
         }
-        Ok(self)
+        let mut sums = Sums {
+            groups: Vec::with_capacity(self.groups() + other.groups()),
+            months: Vec::new(),
+            rows: self.rows + other.rows,
+            positive_cents: self.positive_cents + other.positive_cents,
+            negative_cents: self.negative_cents + other.negative_cents,
+        };
+        let months: BTreeSet<u32> =
+            self.months.iter().chain(&other.months).map(|(month, _)| *month).collect();
+        for month in months {
+            merge_into(&mut sums.groups, self.of_month(month), other.of_month(month))?;
+            sums.months.push((month, sums.groups.len()));
+        }
+        Ok(sums)
     }
 }
 
@@ -216,10 +247,15 @@ fn sort_by_digit(rows: &[u64], sorted: &mut [u64], shift: u32, bits: u32) {
 /// Merges two sorted lists of groups, adding up the shares of equal keys.
 pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overflow> {
     let mut merged = Vec::with_capacity(opening.len() + movements.len());
+    merge_into(&mut merged, opening, movements)?;
+    Ok(merged)
+}
+
+fn merge_into(merged: &mut Vec<Spend>, opening: &[Spend], movements: &[Spend]) -> Result<(), Overflow> {
     let (mut left, mut right) = (opening.iter().peekable(), movements.iter().peekable());
     loop {
         let next = match (left.peek(), right.peek()) {
-            (None, None) => return Ok(merged),
+            (None, None) => return Ok(()),
             (Some(_), None) => left.next().copied(),
             (None, Some(_)) => right.next().copied(),
             (Some(a), Some(b)) => match a.key().cmp(&b.key()) {
@@ -278,7 +314,7 @@ mod tests {
         }
     }
 
-    fn flat(months: &[(u32, Vec<Spend>)]) -> Vec<Sum> {
+    fn flat(months: &[(u32, Groups)]) -> Vec<Sum> {
         let spends = months.iter().flat_map(|(m, groups)| groups.iter().map(move |s| (*m, *s)));
         spends.map(|(m, s)| ((m, s.user_id, s.category.0), (s.amount_cents, s.transaction_count))).collect()
     }
@@ -291,12 +327,17 @@ mod tests {
         #[test]
         fn sums_are_those_told_slowly_and_merging_is_adding(first in rows(), second in rows(), sampled in 0usize..10) {
             let one = summed(&first, sampled);
-            prop_assert_eq!(flat(&one.months), told_slowly(&first).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(one.rows, first.len() as u64);
             prop_assert_eq!(one.positive_cents + one.negative_cents, first.iter().map(|r| i128::from(r.3)).sum::<i128>());
-            let of_month = |sums: &Sums| sums.months.iter().find(|(m, _)| *m == 1).map(|(_, g)| g.clone()).unwrap_or_default();
-            let merged = merge(&of_month(&one), &of_month(&summed(&second, sampled))).unwrap();
-            let both: Vec<Told> = first.iter().chain(&second).copied().filter(|r| r.1 == 1).collect();
-            prop_assert_eq!(flat(&[(1, merged)]), told_slowly(&both).into_iter().collect::<Vec<_>>());
+            let other = summed(&second, sampled);
+            let merged = merge(one.of_month(1), other.of_month(1)).unwrap();
+            let both: Vec<Told> = first.iter().chain(&second).copied().collect();
+            let of_month: Vec<Told> = both.iter().copied().filter(|r| r.1 == 1).collect();
+            prop_assert_eq!(flat(&[(1, Groups::of(merged))]), told_slowly(&of_month).into_iter().collect::<Vec<_>>());
+            let (one_alone, sum) = (summed(&first, sampled), one.plus(other).unwrap());
+            prop_assert_eq!(sum.rows, both.len() as u64);
+            prop_assert_eq!(flat(&sum.into_months()), told_slowly(&both).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(flat(&one_alone.into_months()), told_slowly(&first).into_iter().collect::<Vec<_>>());
         }
     }
 
@@ -323,10 +364,10 @@ mod tests {
             };
             let rows: Vec<Told> = (0..3 * RADIX_ROWS_MIN).map(row).collect();
             let sums = summed(&rows, sampled);
-            prop_assert_eq!(flat(&sums.months), told_slowly(&rows).into_iter().collect::<Vec<_>>());
             prop_assert_eq!(sums.rows, rows.len() as u64);
             let positive: i128 = rows.iter().map(|r| i128::from(r.3.max(0))).sum();
             prop_assert_eq!(sums.positive_cents, positive);
+            prop_assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
         }
     }
 

@@ -7,9 +7,9 @@
 //! Invariant: every reader of Parquet reads the codes of the groups' categories.
 
 use super::chunk::{Chunk, Form, PageBody, chunk, push_varint};
-use super::cutter::Piece;
 use crate::domain::category::Categories;
 use crate::error::{Error, Result};
+use crate::kernel::groups::Groups;
 use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::schema::types::ColumnDescPtr;
@@ -40,7 +40,7 @@ impl CategoryColumn {
     }
 
     /// A page. Errors: a category that is none of the job's.
-    pub fn encode(&self, groups: &[Piece]) -> Result<PageBody> {
+    pub fn encode(&self, groups: &[Groups]) -> Result<PageBody> {
         let ids = groups.iter().flat_map(|piece| piece.iter().map(|group| group.category.0));
         let ids: Vec<u8> = ids.collect();
         if ids.iter().any(|id| u32::from(*id) >= self.count) {

@@ -5,11 +5,9 @@
 //! so where anything ends, row groups too, depends on the groups alone, however they come.
 
 use crate::domain::month::Month;
-use crate::domain::spend::Spend;
+use crate::kernel::groups::Groups;
 use crate::limits::{PAGE_GROUPS, PART_GROUPS};
 use std::collections::BTreeMap;
-use std::ops::{Deref, Range};
-use std::sync::Arc;
 
 /// Groups that make a page, and where they belong.
 pub struct Page {
@@ -18,36 +16,13 @@ pub struct Page {
     pub part: usize,
     /// Groups of the part before these.
     pub start: usize,
-    pub groups: Vec<Piece>,
+    pub groups: Vec<Groups>,
     pub ends_part: bool,
 }
 
 impl Page {
     pub fn count(&self) -> usize {
         self.groups.iter().map(|piece| piece.len()).sum()
-    }
-}
-
-/// Some of a list of groups, where they stand: there are too many to copy them.
-#[derive(Clone)]
-pub struct Piece {
-    list: Arc<Vec<Spend>>,
-    range: Range<usize>,
-}
-
-impl Piece {
-    /// All of a list.
-    pub fn of(list: Vec<Spend>) -> Piece {
-        let range = 0..list.len();
-        Piece { list: Arc::new(list), range }
-    }
-}
-
-impl Deref for Piece {
-    type Target = [Spend];
-
-    fn deref(&self) -> &[Spend] {
-        &self.list[self.range.clone()]
     }
 }
 
@@ -67,33 +42,32 @@ struct Open {
     /// Its groups that were handed out.
     start: usize,
     /// Its groups that were not, and how many.
-    groups: Vec<Piece>,
+    groups: Vec<Groups>,
     count: usize,
     last_user: u64,
 }
 
 impl Cutter {
     /// Adds the next groups of a month; hands out what is full.
-    pub fn add(&mut self, month: Month, groups: Vec<Spend>, mut emit: impl FnMut(Page)) {
+    pub fn add(&mut self, month: Month, groups: Groups, mut emit: impl FnMut(Page)) {
         let open = self.months.entry(month).or_default();
-        let list = Arc::new(groups);
         let mut taken = 0;
-        while let Some(next) = list.get(taken) {
+        while let Some(next) = groups.get(taken) {
             let fills_part = open.start + open.count >= PART_GROUPS;
             let ends_part = fills_part && next.user_id != open.last_user;
             if ends_part || open.count == PAGE_GROUPS {
                 emit(open.take(month, ends_part));
                 continue;
             }
-            let (rest, room) = (&list[taken..], PAGE_GROUPS - open.count);
+            let (rest, room) = (&groups[taken..], PAGE_GROUPS - open.count);
             let fit = match fills_part {
                 true => rest.partition_point(|group| group.user_id <= open.last_user).min(room),
                 false => rest.len().min(room),
             };
-            open.add(Piece { list: list.clone(), range: taken..taken + fit });
+            open.add(groups.slice(taken..taken + fit));
             taken += fit;
         }
-        open.let_go(&list);
+        open.let_go();
     }
 
     /// What is left: the end of the last part of each month.
@@ -104,18 +78,18 @@ impl Cutter {
 }
 
 impl Open {
-    fn add(&mut self, piece: Piece) {
+    fn add(&mut self, piece: Groups) {
         self.count += piece.len();
         self.last_user = piece.last().map_or(self.last_user, |last| last.user_id);
         self.groups.push(piece);
     }
 
     /// What is left of a long list is copied: it would keep all of it in memory until the month goes on.
-    fn let_go(&mut self, list: &Arc<Vec<Spend>>) {
+    fn let_go(&mut self) {
         if let Some(last) = self.groups.last_mut()
-            && list.len() > LIST_GROUPS_KEPT
+            && last.held() > LIST_GROUPS_KEPT
         {
-            *last = Piece::of(last.to_vec());
+            *last = Groups::of(last.to_vec());
         }
     }
 
@@ -134,12 +108,13 @@ impl Open {
 mod tests {
     use super::*;
     use crate::domain::category::CategoryId;
+    use crate::domain::spend::Spend;
 
     fn cut(groups: &[Spend], step: usize) -> Vec<Page> {
         let month: Month = "2025-01".parse().unwrap();
         let (mut cutter, mut cut) = (Cutter::default(), Vec::new());
         for groups in groups.chunks(step) {
-            cutter.add(month, groups.to_vec(), |page| cut.push(page));
+            cutter.add(month, Groups::of(groups.to_vec()), |page| cut.push(page));
         }
         cut.extend(cutter.finish());
         cut

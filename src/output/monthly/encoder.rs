@@ -6,11 +6,11 @@
 
 use super::category_column::CategoryColumn;
 use super::chunk::{Chunk, Form, PageBody, chunk};
-use super::cutter::Piece;
 use super::delta;
 use crate::domain::category::Categories;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
+use crate::kernel::groups::Groups;
 use crate::limits::{PAGE_GROUPS, ROW_GROUP_ROWS};
 use crate::output::part::broken;
 use crate::schema;
@@ -61,7 +61,7 @@ impl SpendEncoder {
     }
 
     /// One page.
-    pub fn encode(&self, groups: &[Piece]) -> Result<Columns> {
+    pub fn encode(&self, groups: &[Groups]) -> Result<Columns> {
         let scratch = self.scratch.lock().expect("no thread panics in here").pop();
         let mut scratch = scratch.map_or_else(Scratch::new, Ok)?;
         let columns = [
@@ -119,13 +119,13 @@ impl Scratch {
     }
 
     /// Encodes a column of whole numbers.
-    fn encode(&mut self, groups: &[Piece], number: impl Fn(&Spend) -> i64) {
+    fn encode(&mut self, groups: &[Groups], number: impl Fn(&Spend) -> i64) {
         self.numbers.clear();
         groups.iter().for_each(|piece| self.numbers.extend(piece.iter().map(&number)));
         delta::encode(&self.numbers, &mut self.body);
     }
 
-    fn numbers(&mut self, groups: &[Piece], number: impl Fn(&Spend) -> i64) -> PageBody {
+    fn numbers(&mut self, groups: &[Groups], number: impl Fn(&Spend) -> i64) -> PageBody {
         self.encode(groups, number);
         let (bytes, size) = (Bytes::copy_from_slice(&self.body), self.body.len());
         PageBody { bytes, size, values: self.numbers.len(), range: None }
@@ -133,7 +133,7 @@ impl Scratch {
 
     /// The ranges of users tell readers what to leave out; those of the other columns are about the same
     /// everywhere.
-    fn users(&mut self, groups: &[Piece]) -> Result<PageBody> {
+    fn users(&mut self, groups: &[Groups]) -> Result<PageBody> {
         self.encode(groups, |group| group.user_id as i64);
         let range = self.numbers.iter().min().copied().zip(self.numbers.iter().max().copied());
         let bytes = self.compressor.compress(&self.body).map_err(not_compressed)?.into();
@@ -148,7 +148,7 @@ fn not_compressed(e: std::io::Error) -> Error {
 /// Sorted groups as one Parquet object, whatever their number.
 pub fn encode(groups: &[Spend], categories: &Categories) -> Result<Bytes> {
     let encoder = SpendEncoder::new(categories)?;
-    let page = |page: &[Spend]| encoder.encode(&[Piece::of(page.to_vec())]);
+    let page = |page: &[Spend]| encoder.encode(&[Groups::of(page.to_vec())]);
     let pages = |groups: &[Spend]| groups.chunks(PAGE_GROUPS).map(page).collect();
     encoder.join(groups.chunks(ROW_GROUP_ROWS).map(pages).collect::<Result<_>>()?)
 }

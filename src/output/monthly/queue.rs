@@ -183,12 +183,12 @@ impl QueueState {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cutter::Piece;
     use super::super::verify::Meant;
     use super::super::{Cutter, encode};
     use super::*;
     use crate::domain::category::{Categories, CategoryId};
     use crate::domain::spend::Spend;
+    use crate::kernel::groups::Groups;
     use crate::kernel::keyed::{GroupTotals, Key};
     use crate::limits::{PART_GROUPS, ROW_GROUP_ROWS};
     use crate::output::part::sha256;
@@ -216,7 +216,7 @@ mod tests {
         pool.in_place_scope(|scope| {
             let queue = PageQueue::new(scope, &writer, &state, 3);
             for some in groups.chunks(50_000) {
-                cutter.add(month, some.to_vec(), |page| queue.push(page));
+                cutter.add(month, Groups::of(some.to_vec()), |page| queue.push(page));
             }
             cutter.finish().into_iter().for_each(|page| queue.push(page));
             queue.settle();
@@ -244,7 +244,7 @@ mod tests {
         (others[7].transaction_count, others[8].transaction_count) =
             (groups[8].transaction_count, groups[7].transaction_count);
         let encode = |groups: &[Spend]| {
-            let (part, start, ends_part, groups) = (0, 0, true, vec![Piece::of(groups.to_vec())]);
+            let (part, start, ends_part, groups) = (0, 0, true, vec![Groups::of(groups.to_vec())]);
             writer.encode(&Page { month, part, start, groups, ends_part }).unwrap()
         };
         let write = |sequence, pages| {
