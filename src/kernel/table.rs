@@ -277,6 +277,7 @@ fn merge_into(merged: &mut Vec<Spend>, opening: &[Spend], movements: &[Spend]) -
 mod tests {
     use super::*;
     use crate::domain::category::CategoryId;
+    use crate::domain::money::AMOUNT_CENTS_MAX;
     use crate::kernel::partition::{ChunkSink, Partitioner, Sample, Scatter};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -369,6 +370,20 @@ mod tests {
             prop_assert_eq!(sums.positive_cents, positive);
             prop_assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn sums_that_might_leave_their_range_are_the_same() {
+        // So many in one month that all of the largest together would be too much.
+        let count = DECIMAL_CENTS_LIMIT / AMOUNT_CENTS_MAX + 1000;
+        let row = |n: i64| {
+            let cents = if n % 2 == 0 { AMOUNT_CENTS_MAX } else { 7 - AMOUNT_CENTS_MAX };
+            (n as u64 % 5, 1, (n % 3) as u8, cents)
+        };
+        let rows: Vec<Told> = (0..count).map(row).collect();
+        let sums = summed(&rows, 3000);
+        assert_eq!(sums.rows, count as u64);
+        assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
     }
 
     #[test]
