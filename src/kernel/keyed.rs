@@ -55,8 +55,8 @@ fn fold(product: u128) -> u64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyedTotal(u64);
 
-/// A keyed total that is being added up. The shares are taken modulo 2^61 − 1 all together: each of them
-/// would cost more than everything else about it.
+/// A keyed total that is being added up. The shares are taken modulo 2^61 − 1 all together: one by one
+/// that was a third of what totals cost.
 ///
 /// ```text
 /// sum = low + high * 2^64

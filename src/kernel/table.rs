@@ -215,12 +215,9 @@ fn sorted(chunks: Vec<PackedRows>, key_bits: Range<u32>, buffers: &mut SortBuffe
     let differing = rows.iter().fold(0, |bits, row| bits | (row ^ rows[0])) >> key_bits.start;
     let bits = u64::BITS - differing.leading_zeros();
     let digits = bits.div_ceil(DIGIT_BITS_MAX);
-    if spare.len() < rows.len() {
-        spare.resize(rows.len(), 0);
-    }
+    spare.resize(rows.len(), 0);
     for digit in 0..digits {
         let digit_bits = bits.div_ceil(digits);
-        spare.truncate(rows.len());
         sort_by_digit(rows, spare, key_bits.start + digit * digit_bits, digit_bits);
         std::mem::swap(rows, spare);
     }

@@ -102,7 +102,9 @@ fn in_large_pieces(mut answer: HttpResponse, folder: &Path, path: &str) -> HttpR
     let start = header("content-range")
         .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
     let length = header("content-length").and_then(|length| length.parse::<u64>().ok());
-    let file = folder.join(path.trim_start_matches('/'));
+    // Clients escape much in the names of parts.
+    let Ok(path) = object_store::path::Path::from_url_path(path) else { return answer };
+    let file = folder.join(path.as_ref());
     // What is no file is a listing, or an error.
     let (Some(length), true, Ok(mut file)) = (length, file.is_file(), File::open(file)) else {
         return answer;
