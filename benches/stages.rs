@@ -28,6 +28,7 @@ use pennymill::kernel::partition::{ChunkSink, Partitioner, Sample};
 use pennymill::kernel::quick::Lines;
 use pennymill::kernel::scan::Block;
 use pennymill::kernel::separators::Separators;
+use pennymill::kernel::short_text::ShortText;
 use pennymill::kernel::table::{self, SortBuffers, Sums};
 use pennymill::limits::{PARTITION_ROWS_TARGET, READ_BYTES};
 use pennymill::output::{crowd, monthly};
@@ -109,10 +110,11 @@ impl Data {
         blocks
     }
 
-    fn transactions(&self) -> Vec<Transaction<'_>> {
+    /// Each with the block that it lies in.
+    fn transactions(&self) -> Vec<(&[u8], Transaction<'_>)> {
         let (mut rows, mut separators) = (Vec::new(), Separators::default());
         for block in self.blocks() {
-            parse_block(block, &mut separators, &self.zone, |row| rows.push(row));
+            parse_block(block, &mut separators, &self.zone, |row| rows.push((block, row)));
         }
         rows
     }
@@ -120,7 +122,7 @@ impl Data {
     /// About as a run would choose it, but a few partitions also for few rows.
     fn partitioner(&self) -> Partitioner {
         let (mut sample, first_month) = (Sample::default(), self.zone.months().first);
-        for row in self.transactions() {
+        for (_, row) in self.transactions() {
             let month = row.month.since(first_month).expect("parsing checked the month");
             sample.add(row.user_id, month, row.amount_cents);
         }
@@ -280,13 +282,14 @@ pub fn categorize(data: &Data) -> Stage<'_> {
     stage("categorize", move || {
         timed(|| {
             let known = Known::new(&data.categorizer);
-            let (mut memo, mut sum) = (Memo::new(&known), 0);
+            let (mut memo, mut sum, mut sought) = (Memo::new(&known), 0, Vec::new());
             for batch in rows.chunks(BATCH_ROWS) {
-                let mut hashes = [0; BATCH_ROWS];
-                hashes.iter_mut().zip(batch).for_each(|(hash, row)| *hash = memo.hash(row.seller));
-                for (index, row) in batch.iter().enumerate() {
-                    hashes.get(index + AHEAD_ROWS).into_iter().for_each(|later| memo.approach(*later));
-                    sum += Checksum::from(memo.categorize_hashed(row, hashes[index]).category.0);
+                sought.clear();
+                sought
+                    .extend(batch.iter().map(|(block, row)| memo.seek(ShortText::within(block, row.seller))));
+                for (index, (_, row)) in batch.iter().enumerate() {
+                    sought.get(index + AHEAD_ROWS).into_iter().for_each(|later| memo.approach(later));
+                    sum += Checksum::from(memo.categorize_sought(row, &sought[index]).category.0);
                 }
             }
             sum

@@ -227,11 +227,8 @@ impl Word {
             // Banks mask the numbers of cards.
             (_, 0) => out[start..].iter().all(|b| *b == b'x'),
             (0, _) => digits >= REFERENCE_DIGITS_MIN,
-            // `stores2335`, `0123oakland`: a number glued to a name.
-            _ if turns == 1 && (last_is_digit && letters >= 3 || letters >= 4) && digits >= 2 => {
-                return unglue(turn, start, out);
-            }
-            _ => digits + letters >= 7 && digits >= 2 || digits + letters == 6 && digits >= 3,
+            _ if is_glued(letters, digits, turns, last_is_digit) => return unglue(turn, start, out),
+            _ => is_code(letters, digits),
         };
         if refers {
             out.truncate(start.saturating_sub(1));
@@ -239,6 +236,18 @@ impl Word {
         }
         refers
     }
+}
+
+/// Whether a word of letters and digits is a name and a number: `stores2335`, `0123oakland`.
+#[inline]
+pub fn is_glued(letters: usize, digits: usize, turns: usize, last_is_digit: bool) -> bool {
+    turns == 1 && (last_is_digit && letters >= 3 || letters >= 4) && digits >= 2
+}
+
+/// Whether a word of letters and digits that is not glued only refers.
+#[inline]
+pub fn is_code(letters: usize, digits: usize) -> bool {
+    digits + letters >= 7 && digits >= 2 || digits + letters == 6 && digits >= 3
 }
 
 /// Parts a word where a name and a number meet; whether either falls away.

@@ -8,13 +8,14 @@ use super::categorize::Decision;
 use super::content::Content;
 use super::keyed::{Key, KeyedSum, KeyedTotal};
 use super::line_sample::LineSample;
-use super::memo::{Known, Memo};
+use super::memo::{Known, Memo, SoughtSeller};
 use super::movement::Movement;
 use super::parse::{Line, parse_line};
 use super::partition::{ChunkSink, Partitioner, Scatter};
 use super::quick::Lines;
 use super::scan::Block;
 use super::separators::Separators;
+use super::short_text::ShortText;
 use crate::domain::category::CategorySource;
 use crate::domain::month::Month;
 use crate::domain::transaction::{Refusal, RejectReason, Transaction};
@@ -193,7 +194,7 @@ const AHEAD_ROWS: usize = 8;
 struct Waiting<'b> {
     transaction: Transaction<'b>,
     line: u64,
-    seller_hash: u64,
+    seller: SoughtSeller,
 }
 
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
@@ -237,43 +238,48 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     fn map_lines(&mut self, offset: u64, bytes: &[u8]) {
         let mut separators = std::mem::take(&mut self.worker.separators);
         separators.index(bytes);
-        let mut waiting = Vec::with_capacity(2 * BATCH_ROWS);
+        let mut batches = [(); 2].map(|()| Vec::with_capacity(BATCH_ROWS));
         for ((range, quick), line) in
             Lines::new(bytes, &separators, self.rules.zone).zip(self.outcome.lines..)
         {
             let (raw, start) = (&bytes[range.clone()], offset + range.start as u64);
             let Some(transaction) = quick else {
                 // Rows are recorded in their order.
-                self.accept_batch(&mut waiting, usize::MAX);
+                self.accept_all(&mut batches);
                 self.map_line(line, start, raw);
                 continue;
             };
             let hash = self.outcome.content.add(raw);
             self.outcome.sample.add(hash);
-            let seller_hash = self.worker.memo.hash(transaction.seller);
-            waiting.push(Waiting { transaction, line, seller_hash });
-            if waiting.len() == 2 * BATCH_ROWS {
-                self.accept_batch(&mut waiting, BATCH_ROWS);
+            let seller = self.worker.memo.seek(ShortText::within(bytes, transaction.seller));
+            batches[1].push(Waiting { transaction, line, seller });
+            if batches[1].len() == BATCH_ROWS {
+                self.accept_batch(&batches[0], &batches[1]);
+                batches[0].clear();
+                batches.swap(0, 1);
             }
         }
-        self.accept_batch(&mut waiting, usize::MAX);
+        self.accept_all(&mut batches);
         let unended = u64::from(bytes.last().is_some_and(|&b| b != b'\n'));
         self.outcome.lines += separators.newlines() + unended;
         self.outcome.line_bytes += bytes.len() as u64;
         self.worker.separators = separators;
     }
 
-    /// Accepts the rows that came first, at most so many.
-    fn accept_batch(&mut self, waiting: &mut Vec<Waiting>, most: usize) {
-        let rows = waiting.len().min(most);
-        for index in 0..rows {
-            if let Some(later) = waiting.get(index + AHEAD_ROWS) {
-                self.worker.memo.approach(later.seller_hash);
-            }
-            let Waiting { transaction, line, seller_hash } = &waiting[index];
-            self.accept(*line, transaction, *seller_hash);
+    /// Accepts the rows of two batches, one behind the other.
+    fn accept_all(&mut self, batches: &mut [Vec<Waiting>; 2]) {
+        self.accept_batch(&batches[0], &batches[1]);
+        self.accept_batch(&batches[1], &[]);
+        batches.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Accepts the rows of a batch; `next` come behind them.
+    fn accept_batch(&mut self, rows: &[Waiting], next: &[Waiting]) {
+        let mut later = rows.iter().chain(next).skip(AHEAD_ROWS);
+        for Waiting { transaction, line, seller } in rows {
+            later.next().into_iter().for_each(|later| self.worker.memo.approach(&later.seller));
+            self.accept(*line, transaction, seller);
         }
-        waiting.drain(..rows);
     }
 
     /// Any line, told the whole way.
@@ -286,7 +292,8 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         match parse_line(line, self.rules.zone) {
             Line::Transaction(transaction) => {
                 self.outcome.sample.add(hash);
-                self.accept(number, &transaction, self.worker.memo.hash(transaction.seller));
+                let seller = self.worker.memo.seek(ShortText::of(transaction.seller));
+                self.accept(number, &transaction, &seller);
             }
             Line::Blank => self.outcome.blank += 1,
             Line::Refused(refusal) => {
@@ -297,7 +304,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     }
 
     #[inline]
-    fn accept(&mut self, number: u64, transaction: &Transaction, seller_hash: u64) {
+    fn accept(&mut self, number: u64, transaction: &Transaction, seller: &SoughtSeller) {
         let cents = transaction.amount_cents;
         let months = self.rules.zone.months();
         let index = transaction.month.since(months.first).expect("parsing checked the month");
@@ -308,7 +315,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         if !self.rules.counts(transaction.month) {
             return;
         }
-        let decision = self.worker.memo.categorize_hashed(transaction, seller_hash);
+        let decision = self.worker.memo.categorize_sought(transaction, seller);
         let category = decision.category;
         self.outcome.by_source[decision.source as usize] += 1;
         self.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);

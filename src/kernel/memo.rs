@@ -9,7 +9,8 @@ use super::categorize::{Categorizer, Decision, Seller};
 use super::choices::ChosenName;
 use super::fold::{REFERENCE_DIGITS_MIN, fold};
 use super::rules::RuleId;
-use super::slots::{Slots, TEXT_BYTES_MAX};
+use super::short_text::ShortText;
+use super::slots::Slots;
 use crate::domain::transaction::Transaction;
 use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
@@ -30,12 +31,19 @@ struct Remembered {
     rules: u32,
 }
 
+/// A seller as it is printed, and what the search for it begins with.
+#[derive(Clone, Copy)]
+pub struct SoughtSeller {
+    text: ShortText,
+    hash: u64,
+}
+
 /// How often a seller was known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoCounts {
-    /// As it was printed.
+    /// As it was printed, but for reference numbers.
     pub by_text: u64,
-    /// But for case, punctuation and reference numbers.
+    /// But for case and punctuation as well.
     pub by_folded_text: u64,
     pub looked_up: u64,
 }
@@ -90,7 +98,7 @@ impl<'a> Known<'a> {
 
 pub struct Memo<'a> {
     known: &'a Known<'a>,
-    /// As printed, if short: most rows.
+    /// As printed but for reference numbers, if short: most rows.
     by_text: Slots<Remembered>,
     /// As printed, if long.
     by_long_text: Lately<Remembered>,
@@ -120,41 +128,45 @@ impl<'a> Memo<'a> {
     }
 
     pub fn categorize(&mut self, transaction: &Transaction) -> Decision {
-        self.categorize_hashed(transaction, self.hash(transaction.seller))
+        self.categorize_sought(transaction, &self.seek(ShortText::of(transaction.seller)))
     }
 
     /// What the search for a seller begins with; best some rows before it is searched for.
     #[inline]
-    pub fn hash(&self, seller: &str) -> u64 {
-        self.by_text.hash(seller)
+    pub fn seek(&self, seller: ShortText) -> SoughtSeller {
+        SoughtSeller { hash: self.by_text.hash(&seller), text: seller }
     }
 
     /// The second step towards a seller, a little later.
     #[inline]
-    pub fn approach(&self, hash: u64) {
-        self.by_text.approach(hash);
+    pub fn approach(&self, seller: &SoughtSeller) {
+        self.by_text.approach(seller.hash);
     }
 
-    /// Categorizes a transaction with the hash of its seller.
+    /// Categorizes a transaction whose seller was sought.
     #[inline]
-    pub fn categorize_hashed(&mut self, transaction: &Transaction, hash: u64) -> Decision {
-        let seller = transaction.seller;
-        if let Some(known) = self.by_text.get(seller, hash) {
+    pub fn categorize_sought(&mut self, transaction: &Transaction, sought: &SoughtSeller) -> Decision {
+        if let Some(known) = self.by_text.get(&sought.text, sought.hash) {
             self.counts.by_text += 1;
             return self.decide(transaction, known);
         }
-        let known = match seller.len() > TEXT_BYTES_MAX && !may_refer(seller) {
+        let known = self.find(transaction.seller, &sought.text);
+        self.decide(transaction, &known)
+    }
+
+    /// A seller that is not remembered as a short text.
+    fn find(&mut self, seller: &str, text: &ShortText) -> Remembered {
+        let long = match !text.is_whole() && !may_refer(seller) {
             true => self.by_long_text.get(seller),
             false => None,
         };
-        let known = match known {
+        match long {
             Some(known) => {
                 self.counts.by_text += 1;
                 known
             }
-            None => self.look_up(seller),
-        };
-        self.decide(transaction, &known)
+            None => self.look_up(seller, text),
+        }
     }
 
     #[inline]
@@ -166,11 +178,11 @@ impl<'a> Memo<'a> {
         self.known.categorizer.decide(transaction, known.choices, rules, known.decision)
     }
 
-    /// A text with a reference number may never come again, but its folded form does. Where
-    /// nothing is left by folding, the text itself is the seller.
-    fn look_up(&mut self, seller: &str) -> Remembered {
+    /// A text with a reference number that stands in it still may never come again, but its folded form
+    /// does. Where nothing is left by folding, the text itself is the seller.
+    fn look_up(&mut self, seller: &str, text: &ShortText) -> Remembered {
         let mut folded = std::mem::take(&mut self.folded);
-        let refers = fold(seller, &mut folded);
+        fold(seller, &mut folded);
         let found = match self.known.get(&folded) {
             Some(found) if !folded.is_empty() => {
                 self.counts.by_folded_text += 1;
@@ -183,10 +195,10 @@ impl<'a> Memo<'a> {
         };
         let rules = self.rule_set(found.rules);
         let known = Remembered { decision: found.decision, choices: found.choices, rules };
-        match refers || may_refer(seller) {
-            true => {}
-            false if seller.len() <= TEXT_BYTES_MAX => self.by_text.insert(seller, known),
-            false => self.by_long_text.insert(seller.into(), known),
+        match text.is_whole() {
+            true if text.may_recur() && !folded.is_empty() => self.by_text.insert(text, known),
+            false if !may_refer(seller) => self.by_long_text.insert(seller.into(), known),
+            _ => {}
         }
         self.folded = folded;
         known
@@ -211,7 +223,6 @@ impl<'a> Memo<'a> {
 }
 
 /// Whether a text has the digits of a reference, told at a glance.
-#[inline]
 fn may_refer(seller: &str) -> bool {
     seller.bytes().filter(u8::is_ascii_digit).count() >= REFERENCE_DIGITS_MIN
 }
@@ -330,18 +341,30 @@ mod tests {
         let known = Known::new(&categorizer);
         let mut memo = Memo::new(&known);
         let month = "2025-01".parse().unwrap();
-        for number in 0..1000 {
-            let seller = format!("ACME {}", 70_000_000 + number);
-            let user_id = number;
-            memo.categorize(&Transaction {
-                user_id,
-                occurred_at_micros: 7,
-                month,
-                seller: &seller,
-                amount_cents: 1,
-            });
-        }
-        assert_eq!(memo.counts, MemoCounts { by_text: 0, by_folded_text: 999, looked_up: 1 });
-        assert_eq!(memo.by_text.texts(), 0, "what never comes again is not kept");
+        let mut count = |seller: &dyn Fn(u64) -> String| {
+            let before = memo.counts;
+            for number in 0..1000 {
+                memo.categorize(&Transaction {
+                    user_id: number,
+                    occurred_at_micros: 7,
+                    month,
+                    seller: &seller(number),
+                    amount_cents: 1,
+                });
+            }
+            let MemoCounts { by_text, by_folded_text, looked_up } = memo.counts;
+            let before = [before.by_text, before.by_folded_text, before.looked_up];
+            let after = [by_text, by_folded_text, looked_up];
+            std::array::from_fn::<_, 3, _>(|k| after[k] - before[k])
+        };
+        assert_eq!(count(&|number| format!("ACME {}", 70_000_000 + number)), [999, 0, 1]);
+        assert_eq!(count(&|number| format!("ACME US*2K{number:04}CD5")), [999, 0, 1]);
+        assert_eq!(
+            count(&|number| format!("ACME O'2K{number:04}CD5")),
+            [0, 1000, 0],
+            "no plain code, but one that folds like it"
+        );
+        assert_eq!(count(&|number| format!("{}", 70_000_000 + number)), [0, 0, 1000], "sellers of their own");
+        assert_eq!(memo.by_text.texts(), 2, "what never comes again is not kept");
     }
 }

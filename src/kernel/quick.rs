@@ -7,6 +7,7 @@
 //! names, an amount with two decimals and up to eight digits before them.
 //! Invariant: never another answer than `parse_line`; every byte is looked at, eight at a time.
 
+use super::eight_bytes::{ONES, ZEROS, all_at_most};
 use super::separators::Separators;
 use crate::domain::transaction::{SELLER_BYTES_MAX, Transaction};
 use crate::domain::zone::Zone;
@@ -35,7 +36,8 @@ impl<'b, 's> Lines<'b, 's> {
 impl<'b> Iterator for Lines<'b, '_> {
     type Item = (Range<usize>, Option<Transaction<'b>>);
 
-    #[inline]
+    // A row that is handed over in memory is waited for.
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let start = self.start;
         if start == self.block.len() {
@@ -87,7 +89,7 @@ impl Fields {
 }
 
 /// Parses the line if it has the common form. `separators` are those of the block.
-#[inline]
+#[inline(always)]
 fn parse<'a>(
     block: &'a [u8],
     fields: Fields,
@@ -113,10 +115,6 @@ fn parse<'a>(
     Some(Transaction { user_id, occurred_at_micros, month, seller, amount_cents })
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x80 * ONES;
-const ZEROS: u64 = b'0' as u64 * ONES;
-
 /// Eight bytes, the first one lowest.
 #[inline]
 fn load(block: &[u8], at: usize) -> Option<u64> {
@@ -135,13 +133,6 @@ fn digits(block: &[u8], end: usize, count: usize) -> Option<u64> {
         let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
         fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff
     })
-}
-
-/// Whether each byte is at most the one in `limits`, all of which are below 128.
-#[inline]
-fn all_at_most(bytes: u64, limits: u64) -> bool {
-    // Without a high bit nothing is carried from byte to byte.
-    (bytes | (bytes & !HIGHS).wrapping_add(!HIGHS - limits)) & HIGHS == 0
 }
 
 #[inline]

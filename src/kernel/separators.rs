@@ -4,6 +4,7 @@
 //! which fields are text at a glance: ASCII, and characters of two bytes.
 //! Invariant: the wide path and the portable one find the same.
 
+use super::eight_bytes::{HIGHS, ONES, bits, zero_bytes};
 use std::ops::Range;
 
 /// The separators of one block at a time; the memory is used again for the next.
@@ -179,19 +180,6 @@ fn masks_portably(block: &[u8; BLOCK_BYTES]) -> Masks {
         masks.leads |= all(word & word << 1 & !(word << 2) & !zero_bytes(word & (0x1E * ONES)));
     }
     masks
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x80 * ONES;
-
-/// The high bit of every byte that is zero.
-fn zero_bytes(word: u64) -> u64 {
-    !(((word & !HIGHS) + !HIGHS) | word) & HIGHS
-}
-
-/// The high bits of eight bytes, side by side.
-fn bits(highs: u64) -> u64 {
-    (highs >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 /// Writes the position of each bit; behind them, of the places for eight, anything.

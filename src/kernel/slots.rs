@@ -1,23 +1,15 @@
 //! A memory of short texts in which the common ones lie close together.
 //!
-//! In: texts of at most [`TEXT_BYTES_MAX`] bytes without NUL, and what is known of each. Out: the
-//! same. A small table of hashes leads to entries, a cache line each, in the order of their coming:
+//! In: short texts without NUL, and what is known of each. Out: the same. A small table of hashes leads to entries, a cache line each, in the order of their coming:
 //! what occurs often occurs early, so the lines that are read all the time are neighbours.
-//! Texts are compared and hashed as six words of eight bytes, whatever their length: a branch that
-//! depends on it would be guessed wrong every other time.
 //! Invariant: memory is bounded; a full memory forgets everything at once, which costs time and
 //! changes no answer. The hash is keyed per process, so chosen texts cannot crowd a place.
 
 use super::prefetch::prefetch;
-
-/// Longer texts do not fit into their line beside what is known of them.
-pub const TEXT_BYTES_MAX: usize = 48;
+use super::short_text::{ShortText, Words};
 
 /// Entries of a memory that has just begun.
 const ENTRIES_MIN: usize = 1024;
-
-/// A text, padded with NUL.
-type Words = [u64; TEXT_BYTES_MAX / 8];
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -78,8 +70,8 @@ impl<V: Copy> Slots<V> {
     /// What a search for a text begins with. Its place is asked for from memory, so that it is in
     /// the cache some time later.
     #[inline]
-    pub fn hash(&self, text: &str) -> u64 {
-        let hash = self.hash_words(&words(text));
+    pub fn hash(&self, text: &ShortText) -> u64 {
+        let hash = self.hash_words(text.words());
         prefetch(self.places.get(self.index(hash)));
         hash
     }
@@ -111,14 +103,13 @@ impl<V: Copy> Slots<V> {
 
     /// What is known of a text with this hash.
     #[inline]
-    pub fn get(&self, text: &str, hash: u64) -> Option<&V> {
-        let words = words(text);
+    pub fn get(&self, text: &ShortText, hash: u64) -> Option<&V> {
         let mut index = self.index(hash);
         loop {
             let place = self.places.get(index)?;
             if let Some(entry) = place.entry_of(hash) {
                 let entry = &self.entries[entry];
-                if differing(&entry.words, &words) == 0 && text.len() <= TEXT_BYTES_MAX {
+                if differing(&entry.words, text.words()) == 0 && text.is_whole() {
                     return Some(&entry.known);
                 }
             }
@@ -130,14 +121,14 @@ impl<V: Copy> Slots<V> {
     }
 
     /// Keeps what is known of a text that is not there yet, if it fits.
-    pub fn insert(&mut self, text: &str, known: V) {
-        if text.len() > TEXT_BYTES_MAX || memchr::memchr(0, text.as_bytes()).is_some() {
+    pub fn insert(&mut self, text: &ShortText, known: V) {
+        if !text.is_whole() {
             return;
         }
         if 2 * (self.entries.len() + 1) > self.places.len() {
             self.make_room();
         }
-        self.entries.push(Entry { words: words(text), known });
+        self.entries.push(Entry { words: *text.words(), known });
         self.find_place(self.entries.len() - 1);
     }
 
@@ -183,26 +174,6 @@ fn differing(a: &Words, b: &Words) -> u64 {
     a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a ^ b))
 }
 
-/// The first 48 bytes of a text.
-#[inline]
-fn words(text: &str) -> Words {
-    let text = text.as_bytes();
-    let mut words = [0; TEXT_BYTES_MAX / 8];
-    let Some(last) = text.len().checked_sub(8) else {
-        let mut padded = [0; 8];
-        padded[..text.len()].copy_from_slice(text);
-        words[0] = u64::from_le_bytes(padded);
-        return words;
-    };
-    for (k, word) in words.iter_mut().enumerate() {
-        // Near the end: the last eight bytes, without those that the word before holds.
-        let start = (8 * k).min(last);
-        let bytes = text[start..start + 8].try_into().expect("eight bytes");
-        *word = u64::from_le_bytes(bytes).checked_shr(8 * (8 * k - start) as u32).unwrap_or(0);
-    }
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,24 +188,15 @@ mod tests {
             let known = |text: &str| [text.len() as u32, 1, 2, 3];
             let mut slots = Slots::new(most);
             for text in &texts {
-                let hash = slots.hash(text);
-                match slots.get(text, hash) {
+                let short = ShortText::of(text);
+                let hash = slots.hash(&short);
+                match slots.get(&short, hash) {
                     Some(found) => prop_assert_eq!(*found, known(text)),
-                    None => slots.insert(text, known(text)),
+                    None => slots.insert(&short, known(text)),
                 }
-                let fits = text.len() <= TEXT_BYTES_MAX;
-                prop_assert_eq!(slots.get(text, hash).copied(), fits.then(|| known(text)));
+                prop_assert_eq!(slots.get(&short, hash).copied(), short.is_whole().then(|| known(text)));
                 prop_assert!(slots.texts() <= most);
             }
-        }
-
-        #[test]
-        fn words_are_the_padded_text(text in "[a-zé]{0,60}") {
-            let mut padded = text.as_bytes().to_vec();
-            padded.resize(TEXT_BYTES_MAX, 0);
-            let slowly: Vec<u64> =
-                padded.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
-            prop_assert_eq!(words(&text).to_vec(), slowly);
         }
     }
 }
