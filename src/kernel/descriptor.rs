@@ -253,6 +253,13 @@ mod tests {
         }
 
         #[test]
+        fn what_folds_to_something_has_a_name(raw in "([0-9]{1,7}|[ #*.-]|[a-cX]{0,2}){0,9}") {
+            let mut folded = String::new();
+            fold(&raw, &mut folded);
+            prop_assert_eq!(normalize(&raw).is_empty(), folded.is_empty(), "{}: {}", raw, folded);
+        }
+
+        #[test]
         fn case_and_accents_do_not_count(raw in descriptor()) {
             let name = normalize(&raw);
             let (upper, lower) = (raw.to_uppercase(), raw.to_lowercase());

@@ -139,7 +139,7 @@ fn digits(word: u64) -> u64 {
 
 /// The high bits of letters.
 fn letters(word: u64) -> u64 {
-    between(word | ONES * u64::from(b'a' ^ b'A'), b'a', b'z')
+    between(word | (ONES * u64::from(b'a' ^ b'A')), b'a', b'z')
 }
 
 /// The high bits of what does not end a word, and is no letter or digit of ASCII.
