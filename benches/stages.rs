@@ -5,7 +5,13 @@
 //! Invariant: what a stage needs is made before its clock starts; the same seed gives the same
 //! checksums.
 
+use arrow::array::{
+    ArrayRef, Decimal64Array, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
+};
+use arrow::datatypes::DataType;
 use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding};
 use pennymill::bench;
 use pennymill::domain::spend::Spend;
 use pennymill::domain::transaction::Transaction;
@@ -30,10 +36,12 @@ use pennymill::kernel::scan::Block;
 use pennymill::kernel::separators::Separators;
 use pennymill::kernel::short_text::ShortText;
 use pennymill::kernel::table::{self, SortBuffers, Sums};
-use pennymill::limits::{PARTITION_ROWS_TARGET, READ_BYTES};
+use pennymill::limits::{PARTITION_ROWS_TARGET, READ_BYTES, ROW_GROUP_ROWS};
 use pennymill::output::{crowd, monthly};
 use pennymill::run::{Asked, publish};
+use pennymill::schema;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -48,8 +56,8 @@ pub struct Stage<'a> {
 }
 
 /// In the order in which data flows, and then all of them together.
-pub const STAGES: [fn(&Data) -> Stage<'_>; 10] =
-    [generate, separators, parse, content, categorize, map, sum_up, encode, decode, job];
+pub const STAGES: [fn(&Data) -> Stage<'_>; 11] =
+    [generate, separators, parse, content, categorize, map, sum_up, encode, encode_by_library, decode, job];
 
 /// Generated logs, in a folder and in memory, and what their job knows.
 pub struct Data {
@@ -327,6 +335,50 @@ pub fn encode(data: &Data) -> Stage<'_> {
     stage("encode", move || {
         let (elapsed, parts) = timed(|| data.encoded(&groups));
         (elapsed, parts.iter().map(|part| checksum(part)).sum())
+    })
+}
+
+/// The same, in the same encodings, by the Parquet library alone. Checksum: of the bytes.
+pub fn encode_by_library(data: &Data) -> Stage<'_> {
+    let groups = data.groups();
+    let codes = Arc::new(StringArray::from_iter_values(data.reference.categories.codes()));
+    // Ours compress users alone.
+    let plain = ["category", "amount", "transaction_count"].into_iter();
+    let properties = plain.fold(schema::spending_properties(), |properties, column| {
+        properties.set_column_compression(column.into(), Compression::UNCOMPRESSED)
+    });
+    let numbers = ["user_id", "amount", "transaction_count"].into_iter();
+    let properties = numbers.fold(properties, |properties, column| {
+        let properties = properties.set_column_dictionary_enabled(column.into(), false);
+        properties.set_column_encoding(column.into(), Encoding::DELTA_BINARY_PACKED)
+    });
+    let properties = properties.build();
+    let batch = move |groups: &[Spend]| {
+        let numbers = |number: fn(&Spend) -> i64| groups.iter().map(number);
+        let ids = Int32Array::from_iter_values(groups.iter().map(|group| group.category.0.into()));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(numbers(|group| group.user_id as i64))),
+            Arc::new(DictionaryArray::new(ids, codes.clone())),
+            Arc::new(
+                Decimal64Array::from_iter_values(numbers(|group| group.amount_cents))
+                    .with_data_type(DataType::Decimal64(18, 2)),
+            ),
+            Arc::new(Int64Array::from_iter_values(numbers(|group| group.transaction_count as i64))),
+        ];
+        RecordBatch::try_new(schema::spending_in_memory(), columns).expect("columns of one length")
+    };
+    let encode = move |groups: &Vec<Spend>| -> parquet::errors::Result<Vec<u8>> {
+        let mut writer =
+            ArrowWriter::try_new(Vec::new(), schema::spending_in_memory(), Some(properties.clone()))?;
+        for row_group in groups.chunks(ROW_GROUP_ROWS) {
+            writer.write(&batch(row_group))?;
+            writer.flush()?;
+        }
+        writer.into_inner()
+    };
+    stage("encode_by_library", move || {
+        let (elapsed, parts) = timed(|| groups.iter().map(&encode).collect::<Result<Vec<_>, _>>());
+        (elapsed, parts.expect("groups are a table").iter().map(|part| checksum(part)).sum())
     })
 }
 

@@ -63,6 +63,8 @@ bugs! {
     HeldRowsStay,
     /// Somebody's choice for a seller holds for everybody.
     ChoiceOfAnother,
+    /// Sellers that differ by a number alone are one seller in the memory of a worker.
+    NumbersAreAlike,
     /// The ledger forgets its first object.
     LedgerForgets,
     /// An object that says the same as a counted one is counted.

@@ -3,12 +3,14 @@
 //! In: descriptors written for the purpose, small jobs, and real labels where they lie beside the
 //! project. Out: pass or fail. Invariant: what is said of a seller is what a run publishes for it.
 
-use crate::support::{Scratch, parts, real_data};
+use crate::support::{Numbers, Scratch, parts, real_data};
 use pennymill::domain::category::CategorySource;
+use pennymill::domain::transaction::Transaction;
 use pennymill::input::reference::Reference;
 use pennymill::job::spec::Spec;
-use pennymill::kernel::categorize::Categorizer;
+use pennymill::kernel::categorize::{Categorizer, Decision};
 use pennymill::kernel::choices::seller_name;
+use pennymill::kernel::memo::{Known, Memo};
 use pennymill::output::crowd;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,6 +41,57 @@ fn descriptors_as_banks_print_them() {
         }
     }
     assert!(wrong.is_empty() && rows.len() >= 200, "{}", wrong.join("\n"));
+}
+
+/// The same descriptors with other digits in their places: a reference that a branch prints beside its
+/// number, a name that is a number, a code.
+#[test]
+fn what_is_remembered_of_a_seller_is_what_would_be_found() {
+    let table = include_str!("descriptors.tsv");
+    let (mut numbers, mut rows) = (Numbers(2026), 0);
+    for country in ["gb", "us"] {
+        let (_, categorizer) = shipped(country);
+        let known = Known::new(&categorizer);
+        let mut memo = Memo::new(&known);
+        for raw in table.lines().skip(1).filter_map(|row| row.split('\t').nth(2)) {
+            for variant in 0..20 {
+                let mut digit = |c: char| match c.is_ascii_digit() && variant > 0 {
+                    true => char::from(b'0' + numbers.below(10) as u8),
+                    false => c,
+                };
+                let seller: String = raw.chars().map(&mut digit).collect();
+                assert_eq!(memo.categorize(&of_seller(&seller)), fresh(&categorizer, &seller), "{seller}");
+                rows += 1;
+            }
+        }
+    }
+    assert!(rows >= 8_000, "{rows}");
+}
+
+#[test]
+fn what_is_remembered_of_real_sellers_is_what_would_be_found() {
+    let Some(folder) = real_data("birmingham/drops") else { return };
+    let (_, categorizer) = shipped("gb");
+    let known = Known::new(&categorizer);
+    let (mut memo, mut found) = (Memo::new(&known), BTreeMap::new());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let drop = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for seller in drop.lines().filter_map(|row| row.split('\t').nth(2)) {
+            let expected = *found.entry(seller.to_string()).or_insert_with(|| fresh(&categorizer, seller));
+            assert!(memo.categorize(&of_seller(seller)) == expected, "a seller is remembered as another");
+        }
+    }
+    assert!(memo.counts.by_text > 100_000, "{:?}", memo.counts);
+}
+
+fn of_seller(seller: &str) -> Transaction<'_> {
+    let month = "2025-01".parse().unwrap();
+    Transaction { user_id: 7, occurred_at_micros: 1, month, seller, amount_cents: 100 }
+}
+
+fn fresh(categorizer: &Categorizer, seller: &str) -> Decision {
+    let found = categorizer.look_up(seller, &mut String::new());
+    categorizer.decide(&of_seller(seller), found.choices, &found.rules, found.decision)
 }
 
 #[test]

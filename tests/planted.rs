@@ -34,6 +34,7 @@ const CAUGHT_BY: &[(Bug, &str)] = &[
     (PublishedForgotten, "nightly::a_new_file_is_all_the_next_run_reads_and_only_its_months_are_rewritten"),
     (HeldRowsStay, "bad_input::of_a_cut_archive_nothing_is_counted_and_its_neighbours_are"),
     (ChoiceOfAnother, "slices::a_users_slice_of_a_run_is_a_run_over_the_users_slice"),
+    (NumbersAreAlike, "categories::what_is_remembered_of_a_seller_is_what_would_be_found"),
     (
         LedgerForgets,
         "nightly::the_sample_job_publishes_what_its_readme_says_and_a_second_start_finds_nothing",

@@ -7,6 +7,7 @@
 
 use super::eight_bytes::{HIGHS, ONES, ZEROS, between, bits};
 use super::fold::{REFERENCE_DIGITS_MIN, is_code, is_glued};
+use crate::planted::Bug;
 use std::array;
 
 /// Longer texts do not fit into a line of the cache beside what is known of them.
@@ -87,7 +88,10 @@ impl ShortText {
     #[inline(never)]
     fn without_references(mut self) -> ShortText {
         let digits = self.bytes_that(digits);
-        let gone = long_runs(digits) | self.codes(digits);
+        let gone = match Bug::NumbersAreAlike.is_planted() {
+            true => digits,
+            false => long_runs(digits) | self.codes(digits),
+        };
         for (k, word) in self.0.iter_mut().enumerate() {
             let gone = whole_bytes(gone >> (WORD_BYTES * k) & 0xff);
             *word = *word & !gone | ZEROS & gone;
