@@ -2,6 +2,7 @@
 
     python engines.py ENGINE LOGS SELLERS OUT THREADS
 
+ENGINE   one of ENGINES, with -unsorted behind it for an answer in any order
 LOGS     folder of raw logs, *.tsv: user_id, timestamp, seller, amount; no header, nothing quoted
 SELLERS  Parquet table of every printed seller in the logs and its category
 OUT      an empty folder, which gets the answer as zstd Parquet: month DATE, user_id BIGINT,
@@ -17,7 +18,10 @@ import os
 import sys
 
 
-def duckdb(logs, sellers, out, threads, order=""):
+ORDER = "ORDER BY month, user_id, category"
+
+
+def duckdb(logs, sellers, out, threads, is_sorted):
     import duckdb
 
     connection = duckdb.connect(config={"threads": threads, "preserve_insertion_order": False})
@@ -34,15 +38,11 @@ def duckdb(logs, sellers, out, threads, order=""):
                 JOIN '{sellers}' USING (seller)
                 GROUP BY ALL
             )
-            {order}
+            {ORDER if is_sorted else ""}
         ) TO '{out}/part.parquet' (FORMAT parquet, COMPRESSION zstd)""")
 
 
-def duckdb_sorted(logs, sellers, out, threads):
-    duckdb(logs, sellers, out, threads, "ORDER BY month, user_id, category")
-
-
-def polars(logs, sellers, out, threads):
+def polars(logs, sellers, out, threads, is_sorted):
     os.environ["POLARS_MAX_THREADS"] = str(threads)  # is read once, when the package is loaded
     import polars as pl
 
@@ -58,11 +58,13 @@ def polars(logs, sellers, out, threads):
     # Months as numbers and categories as an Enum: short keys group and sort quicker than text.
     year = pl.col("timestamp").str.slice(0, 4).cast(pl.Int32)
     month = pl.col("timestamp").str.slice(5, 2).cast(pl.Int32)
-    (
+    groups = (
         transactions.join(known, on="seller", maintain_order="none")
         .group_by((year * 12 + month - 1).alias("month"), "user_id", "category")
         .agg(pl.col("amount").sum(), pl.len().cast(pl.Int64).alias("transaction_count"))
-        .sort("month", "user_id", "category")
+    )
+    (
+        (groups.sort("month", "user_id", "category") if is_sorted else groups)
         .with_columns(
             pl.date(pl.col("month") // 12, pl.col("month") % 12 + 1, 1).alias("month"),
             pl.col("category").cast(pl.String),
@@ -72,7 +74,7 @@ def polars(logs, sellers, out, threads):
     )
 
 
-def chdb(logs, sellers, out, threads):
+def chdb(logs, sellers, out, threads, is_sorted):
     import chdb
 
     # TSVRaw, because a backslash is an ordinary character too. A LEFT join, because an ANY INNER
@@ -89,11 +91,11 @@ def chdb(logs, sellers, out, threads):
             ANY LEFT JOIN file('{sellers}', Parquet, 'seller String, category String') AS sellers USING (seller)
             GROUP BY month, user_id, category
         )
-        ORDER BY month, user_id, category
+        {ORDER if is_sorted else ""}
         SETTINGS max_threads = {threads}, output_format_parquet_compression_method = 'zstd'""")
 
 
-def datafusion(logs, sellers, out, threads):
+def datafusion(logs, sellers, out, threads, is_sorted):
     import datafusion
     import pyarrow as pa
 
@@ -127,18 +129,14 @@ def datafusion(logs, sellers, out, threads):
                 FROM transactions JOIN sellers USING (seller)
                 GROUP BY 1, 2, 3
             )
-            ORDER BY month, user_id, category
+            {ORDER if is_sorted else ""}
         ) TO '{out}/part.parquet' STORED AS PARQUET OPTIONS ('compression' 'zstd(3)')""").collect()
 
 
-ENGINES = {
-    "duckdb": duckdb,
-    "duckdb-sorted": duckdb_sorted,
-    "polars": polars,
-    "chdb": chdb,
-    "datafusion": datafusion,
-}
+ENGINES = {"duckdb": duckdb, "polars": polars, "chdb": chdb, "datafusion": datafusion}
+UNSORTED = "-unsorted"
 
 if __name__ == "__main__":
     engine, logs, sellers, out, threads = sys.argv[1:]
-    ENGINES[engine](logs, sellers, out, int(threads))
+    is_sorted = not engine.endswith(UNSORTED)
+    ENGINES[engine.removesuffix(UNSORTED)](logs, sellers, out, int(threads), is_sorted)
