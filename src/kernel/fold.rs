@@ -26,16 +26,19 @@ pub const REFERENCE_DIGITS_MIN: usize = 5;
 /// Numbers of this many digits are those of stores, shorter ones may be part of a name.
 pub const STORE_DIGITS_MIN: usize = 3;
 
-/// Folds `raw` into `folded`, whose memory is used again. Out: whether references fell away.
-pub fn fold(raw: &str, folded: &mut String) -> bool {
+/// Folds `raw` into `folded`, whose memory is used again.
+pub fn fold(raw: &str, folded: &mut String) {
     let mut out = std::mem::take(folded).into_bytes();
     out.clear();
     let raw = raw.trim();
-    let (width, refers) = match raw.is_ascii() {
-        true => (raw.len(), split(raw.as_bytes(), &mut out)),
+    let width = match raw.is_ascii() {
+        true => {
+            split(raw.as_bytes(), &mut out);
+            raw.len()
+        }
         false => {
-            let width = raw.chars().filter(|c| !is_accent(*c)).count();
-            (width, split(letters(raw).as_bytes(), &mut out))
+            split(letters(raw).as_bytes(), &mut out);
+            raw.chars().filter(|c| !is_accent(*c)).count()
         }
     };
     // Signs say something of what comes behind them. A cut reference is a reference still.
@@ -44,7 +47,6 @@ pub fn fold(raw: &str, folded: &mut String) -> bool {
         push(CUT, &mut out);
     }
     *folded = String::from_utf8(out).expect("whole characters were copied");
-    refers
 }
 
 /// A text without accents, in letters of one case but for ASCII.
@@ -146,27 +148,26 @@ static KINDS: [Kind; 256] = {
     kinds
 };
 
-/// Cuts a text into words. Out: whether references fell away.
-fn split(text: &[u8], out: &mut Vec<u8>) -> bool {
-    let mut refers = false;
+/// Cuts a text into words.
+fn split(text: &[u8], out: &mut Vec<u8>) {
     let mut word = Word::default();
     for &byte in text {
         let kind = KINDS[byte as usize];
         match kind {
             Kind::Letter | Kind::Digit => word.push(byte, kind == Kind::Digit, out),
             Kind::Nothing => {}
-            Kind::Space => refers |= word.end(out),
+            Kind::Space => word.end(out),
             Kind::Star => {
-                refers |= word.end(out);
+                word.end(out);
                 push_once(STAR, out);
             }
             Kind::Hash => {
-                refers |= word.end(out);
+                word.end(out);
                 word.numbered = true;
             }
         }
     }
-    refers | word.end(out)
+    word.end(out);
 }
 
 /// The word being read: where it starts in the folded text, and of what it is.
@@ -201,23 +202,17 @@ impl Word {
         out.push(byte.to_ascii_lowercase());
     }
 
-    /// Ends the word, if there is one; whether it fell away as a reference.
+    /// Ends the word, if there is one.
     #[inline]
-    fn end(&mut self, out: &mut Vec<u8>) -> bool {
+    fn end(&mut self, out: &mut Vec<u8>) {
         match (self.letters, self.digits) {
-            (0, 0) => {
-                self.numbered = false;
-                false
-            }
-            (1..4, 0) => {
-                *self = Word::default();
-                false
-            }
+            (0, 0) => self.numbered = false,
+            (1..4, 0) => *self = Word::default(),
             _ => std::mem::take(self).judge(out),
         }
     }
 
-    fn judge(self, out: &mut Vec<u8>) -> bool {
+    fn judge(self, out: &mut Vec<u8>) {
         let Word { start, letters, digits, turns, turn, last_is_digit, numbered } = self;
         if numbered && letters == 0 && digits < STORE_DIGITS_MIN {
             // `#12` is no part of a name, as `studio 54` is: it gets the length of a store's number.
@@ -234,7 +229,6 @@ impl Word {
             out.truncate(start.saturating_sub(1));
             push_once(REFERENCE, out);
         }
-        refers
     }
 }
 
@@ -250,18 +244,16 @@ pub fn is_code(letters: usize, digits: usize) -> bool {
     digits + letters >= 7 && digits >= 2 || digits + letters == 6 && digits >= 3
 }
 
-/// Parts a word where a name and a number meet; whether either falls away.
-fn unglue(turn: usize, start: usize, out: &mut Vec<u8>) -> bool {
+/// Parts a word where a name and a number meet; either may fall away.
+fn unglue(turn: usize, start: usize, out: &mut Vec<u8>) {
     let second = out.split_off(turn);
     let first = out.split_off(start);
     out.truncate(start.saturating_sub(1));
-    let mut refers = false;
     for half in [first, second] {
         let mut word = Word::default();
         half.iter().for_each(|byte| word.push(*byte, byte.is_ascii_digit(), out));
-        refers |= word.end(out);
+        word.end(out);
     }
-    refers
 }
 
 fn push(sign: &str, out: &mut Vec<u8>) {

@@ -21,7 +21,7 @@ pub type Words = [u64; TEXT_BYTES_MAX / WORD_BYTES];
 pub struct ShortText(Words);
 
 /// What stands for all longer texts, and is none.
-const TOO_LONG: ShortText = ShortText([u64::MAX; 6]);
+const TOO_LONG: ShortText = ShortText([u64::MAX; TEXT_BYTES_MAX / WORD_BYTES]);
 
 /// All bits of the bytes that a text has, behind which there is room for so many more.
 #[inline]

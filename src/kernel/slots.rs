@@ -1,7 +1,8 @@
 //! A memory of short texts in which the common ones lie close together.
 //!
-//! In: short texts without NUL, and what is known of each. Out: the same. A small table of hashes leads to entries, a cache line each, in the order of their coming:
-//! what occurs often occurs early, so the lines that are read all the time are neighbours.
+//! In: short texts without NUL, and what is known of each. Out: the same. A small table of hashes leads
+//! to entries, a cache line each, in the order of their coming: what occurs often occurs early, so the
+//! lines that are read all the time are neighbours.
 //! Invariant: memory is bounded; a full memory forgets everything at once, which costs time and
 //! changes no answer. The hash is keyed per process, so chosen texts cannot crowd a place.
 
