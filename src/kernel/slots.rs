@@ -110,7 +110,8 @@ impl<V: Copy> Slots<V> {
             let place = self.places.get(index)?;
             if let Some(entry) = place.entry_of(hash) {
                 let entry = &self.entries[entry];
-                if differing(&entry.words, text.words()) == 0 && text.is_whole() {
+                // None is kept of a text that is not whole.
+                if differing(&entry.words, text.words()) == 0 {
                     return Some(&entry.known);
                 }
             }
