@@ -215,8 +215,7 @@ fn parse_block<'b>(
     zone: &Zone,
     mut on_row: impl FnMut(Transaction<'b>),
 ) {
-    separators.index(block);
-    for (range, quick) in Lines::new(block, separators, zone) {
+    for (range, quick) in Lines::new(separators.index(block), zone) {
         let line = &block[range];
         match quick
             .map_or_else(|| parse_line(line.strip_suffix(b"\n").unwrap_or(line), zone), Line::Transaction)
@@ -246,8 +245,7 @@ pub fn separators(data: &Data) -> Stage<'_> {
         timed(|| {
             let mut found = 0;
             for block in &blocks {
-                separators.index(block);
-                found += separators.positions().len();
+                found += separators.index(block).positions().len();
             }
             found as Checksum
         })

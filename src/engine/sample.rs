@@ -112,8 +112,7 @@ fn sample(stretch: &Stretch, zone: &Zone) -> Result<(Sample, u64)> {
     let Ok(mut scanner) = scanner else { return Ok((seen, bytes)) };
     while let Ok(Some(Block::Lines { bytes: lines, .. })) = scanner.next_block() {
         bytes += lines.len() as u64;
-        separators.index(lines);
-        for (range, quick) in Lines::new(lines, &separators, zone) {
+        for (range, quick) in Lines::new(separators.index(lines), zone) {
             let line = &lines[range];
             let slowly = || parse_line(line.strip_suffix(b"\n").unwrap_or(line), zone);
             let Line::Transaction(transaction) = quick.map_or_else(slowly, Line::Transaction) else {

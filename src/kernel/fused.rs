@@ -237,11 +237,9 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
 
     fn map_lines(&mut self, offset: u64, bytes: &[u8]) {
         let mut separators = std::mem::take(&mut self.worker.separators);
-        separators.index(bytes);
+        let indexed = separators.index(bytes);
         let mut batches = [(); 2].map(|()| Vec::with_capacity(BATCH_ROWS));
-        for ((range, quick), line) in
-            Lines::new(bytes, &separators, self.rules.zone).zip(self.outcome.lines..)
-        {
+        for ((range, quick), line) in Lines::new(indexed, self.rules.zone).zip(self.outcome.lines..) {
             let (raw, start) = (&bytes[range.clone()], offset + range.start as u64);
             let Some(transaction) = quick else {
                 // Rows are recorded in their order.
@@ -261,7 +259,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         }
         self.accept_all(&mut batches);
         let unended = u64::from(bytes.last().is_some_and(|&b| b != b'\n'));
-        self.outcome.lines += separators.newlines() + unended;
+        self.outcome.lines += indexed.newlines() + unended;
         self.outcome.line_bytes += bytes.len() as u64;
         self.worker.separators = separators;
     }

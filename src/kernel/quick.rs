@@ -1,6 +1,6 @@
 //! The quick way through the lines of a block, for those in the commonest form.
 //!
-//! In: a block with its separators. Out: each line, and what
+//! In: an indexed block. Out: each line, and what
 //! [`parse_line`](super::parse::parse_line) makes of it; or nothing, then the line is for
 //! `parse_line` itself.
 //! The form: a user id of up to 16 digits, `2025-01-31T23:59:59Z` at an instant within the month it
@@ -8,7 +8,7 @@
 //! Invariant: never another answer than `parse_line`; every byte is looked at, eight at a time.
 
 use super::eight_bytes::{ONES, ZEROS, all_at_most};
-use super::separators::Separators;
+use super::separators::Indexed;
 use crate::domain::transaction::{SELLER_BYTES_MAX, Transaction};
 use crate::domain::zone::Zone;
 use crate::limits::LINE_BYTES_MAX;
@@ -18,8 +18,7 @@ use std::ops::Range;
 /// The lines of a block from the first to the last: where each stands, its end included, and what it
 /// says if it has the common form.
 pub struct Lines<'b, 's> {
-    block: &'b [u8],
-    separators: &'s Separators,
+    indexed: Indexed<'b, 's>,
     /// Those not yet behind.
     positions: &'s [u32],
     start: usize,
@@ -27,9 +26,8 @@ pub struct Lines<'b, 's> {
 }
 
 impl<'b, 's> Lines<'b, 's> {
-    /// `separators` are those of the block.
-    pub fn new(block: &'b [u8], separators: &'s Separators, zone: &'s Zone) -> Lines<'b, 's> {
-        Lines { block, separators, positions: separators.positions(), start: 0, zone }
+    pub fn new(indexed: Indexed<'b, 's>, zone: &'s Zone) -> Lines<'b, 's> {
+        Lines { indexed, positions: indexed.positions(), start: 0, zone }
     }
 }
 
@@ -39,19 +37,19 @@ impl<'b> Iterator for Lines<'b, '_> {
     // A row that is handed over in memory is waited for.
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        let start = self.start;
-        if start == self.block.len() {
+        let (start, block) = (self.start, self.indexed.block());
+        if start == block.len() {
             return None;
         }
-        if let Some(fields) = Fields::of_line(self.block, start, self.positions)
-            && let Some(transaction) = parse(self.block, fields, self.separators, self.zone)
+        if let Some(fields) = Fields::of_line(block, start, self.positions)
+            && let Some(transaction) = parse(&self.indexed, fields, self.zone)
         {
             self.positions = &self.positions[4..];
             self.start = fields.next;
             return Some((start..self.start, Some(transaction)));
         }
-        let newline = self.positions.iter().position(|at| self.block[*at as usize] == b'\n');
-        self.start = newline.map_or(self.block.len(), |index| self.positions[index] as usize + 1);
+        let newline = self.positions.iter().position(|at| block[*at as usize] == b'\n');
+        self.start = newline.map_or(block.len(), |index| self.positions[index] as usize + 1);
         self.positions = &self.positions[newline.map_or(self.positions.len(), |index| index + 1)..];
         Some((start..self.start, None))
     }
@@ -88,14 +86,10 @@ impl Fields {
     }
 }
 
-/// Parses the line if it has the common form. `separators` are those of the block.
+/// Parses the line if it has the common form.
 #[inline(always)]
-fn parse<'a>(
-    block: &'a [u8],
-    fields: Fields,
-    separators: &Separators,
-    zone: &Zone,
-) -> Option<Transaction<'a>> {
+fn parse<'b>(indexed: &Indexed<'b, '_>, fields: Fields, zone: &Zone) -> Option<Transaction<'b>> {
+    let block = indexed.block();
     let Fields { start, tabs: [first, second, third], end, .. } = fields;
     let user_id = user_id(block, start, first)?;
     let user_id = if Bug::UserIdCut.is_planted() { user_id & 0xffff_ffff } else { user_id };
@@ -104,11 +98,10 @@ fn parse<'a>(
     if seller.is_empty() || seller.len() > SELLER_BYTES_MAX {
         return None;
     }
-    let seller = match separators.is_text(second + 1..third) {
-        // SAFETY: a field between two tabs that is text at a glance is UTF-8.
-        true => unsafe { std::str::from_utf8_unchecked(seller) },
-        false if memchr::memchr(0, seller).is_some() => return None,
-        false => std::str::from_utf8(seller).ok()?,
+    let seller = match indexed.text(second + 1..third) {
+        Some(text) => text,
+        None if memchr::memchr(0, seller).is_some() => return None,
+        None => std::str::from_utf8(seller).ok()?,
     };
     let amount_cents = amount_cents(block, third + 1, end)?;
     let (occurred_at_micros, month) = (at_seconds * 1_000_000, zone.month(index));
@@ -226,6 +219,7 @@ fn amount_cents(block: &[u8], start: usize, end: usize) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::kernel::parse::{Line, parse_line};
+    use crate::kernel::separators::Separators;
     use proptest::prelude::*;
 
     /// What the quick way makes of a line that stands behind other bytes, with `\n` behind it.
@@ -238,8 +232,7 @@ mod tests {
     ) -> Option<Transaction<'a>> {
         block.clear();
         block.extend([before, line, b"\n"].concat());
-        separators.index(block);
-        let mut lines = Lines::new(block, separators, zone);
+        let mut lines = Lines::new(separators.index(block), zone);
         lines.find(|(range, _)| *range == (before.len()..block.len())).and_then(|(_, quick)| quick)
     }
 
@@ -303,8 +296,7 @@ mod tests {
         ) {
             let block = parts.concat().into_bytes();
             let (mut separators, zone) = (Separators::default(), zone("UTC"));
-            separators.index(&block);
-            let mut lines = Lines::new(&block, &separators, &zone);
+            let mut lines = Lines::new(separators.index(&block), &zone);
             for slowly in block.split_inclusive(|byte| *byte == b'\n') {
                 let (range, quick) = lines.next().expect("as many lines");
                 prop_assert_eq!(&block[range], slowly);

@@ -1,13 +1,14 @@
 //! Where the tabs and newlines of a block stand, found 64 bytes at a time.
 //!
-//! In: bytes. Out: the positions of all tabs and newlines, rising, the number of newlines, and
-//! which fields are text at a glance: ASCII, and characters of two bytes.
-//! Invariant: the wide path and the portable one find the same.
+//! In: a block of bytes. Out: the block with its index: the positions of all tabs and newlines, rising,
+//! the number of newlines, and the fields that are text at a glance: ASCII, and characters of two bytes.
+//! Invariant: the wide path and the portable one find the same; an index cannot be used with another
+//! block than its own.
 
 use super::eight_bytes::{HIGHS, ONES, bits, zero_bytes};
 use std::ops::Range;
 
-/// The separators of one block at a time; the memory is used again for the next.
+/// The memory of an index: of one block at a time, used again for the next.
 #[derive(Debug, Default)]
 pub struct Separators {
     positions: Vec<u32>,
@@ -42,10 +43,52 @@ impl Masks {
 
 const BLOCK_BYTES: usize = 64;
 
+/// A block and its separators: only [`Separators::index`] makes one, and no index outlives the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Indexed<'b, 's> {
+    block: &'b [u8],
+    separators: &'s Separators,
+}
+
+impl<'b, 's> Indexed<'b, 's> {
+    pub fn block(&self) -> &'b [u8] {
+        self.block
+    }
+
+    /// The positions of every tab and newline of the block, rising.
+    pub fn positions(&self) -> &'s [u32] {
+        &self.separators.positions[..self.separators.separators]
+    }
+
+    pub fn newlines(&self) -> u64 {
+        self.separators.newlines
+    }
+
+    /// The field as text, where it is UTF-8 without NUL at a glance. `None` also for text: where the
+    /// field is long, has characters of more than two bytes, or ends with the block. Panics if the field
+    /// ends beyond the block.
+    #[inline]
+    pub fn text(&self, field: Range<usize>) -> Option<&'b str> {
+        // A character is cut by the field only where a byte that goes on stands at one of its ends.
+        let goes_on = |at: usize| self.block.get(at).is_none_or(|byte| byte & 0xC0 == 0x80);
+        if goes_on(field.start) || goes_on(field.end) || !self.separators.is_text(field.clone()) {
+            return None;
+        }
+        // SAFETY: `separators` is the index of this block, so every character that begins in the field and
+        // has no odd byte is whole, and by the check above the field neither begins nor ends within one.
+        Some(unsafe { std::str::from_utf8_unchecked(&self.block[field]) })
+    }
+}
+
 impl Separators {
-    /// Looks through `bytes`, of which there are at most 2^31.
-    pub fn index(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= 1 << 31, "positions are 32 bits");
+    /// Looks through `block`, of at most 2^31 bytes.
+    pub fn index<'b>(&mut self, block: &'b [u8]) -> Indexed<'b, '_> {
+        assert!(block.len() <= 1 << 31, "positions are 32 bits");
+        self.find(block);
+        Indexed { block, separators: self }
+    }
+
+    fn find(&mut self, bytes: &[u8]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("bmi1")
@@ -57,21 +100,11 @@ impl Separators {
         self.index_portably(bytes);
     }
 
-    /// Of every tab and newline, rising.
-    pub fn positions(&self) -> &[u32] {
-        &self.positions[..self.separators]
-    }
-
-    pub fn newlines(&self) -> u64 {
-        self.newlines
-    }
-
-    /// Whether a field, which begins behind a separator or with the block, and ends before a
-    /// separator, is UTF-8 without NUL. It may be doubted without reason: where the field is long, or has
-    /// characters of more than two bytes.
+    /// Whether a field whose ends cut no character is UTF-8 without NUL. It may be doubted without reason:
+    /// where the field is long, or has characters of more than two bytes.
     #[inline]
-    pub fn is_text(&self, field: Range<usize>) -> bool {
-        // A character that breaks off is told by the byte behind it.
+    fn is_text(&self, field: Range<usize>) -> bool {
+        // A character that breaks off shows in the byte behind it.
         let (first, last) = (field.start / BLOCK_BYTES, field.end / BLOCK_BYTES);
         let from_start = self.odd[first] >> (field.start % BLOCK_BYTES);
         match last - first {
@@ -228,18 +261,36 @@ mod tests {
             // Used again: what was there before does not show.
             any.index(&[b'\n'; 100]);
             any.index(&bytes);
-            for separators in [portable, any] {
-                prop_assert_eq!(separators.positions(), &slowly);
-                prop_assert_eq!(separators.newlines(), newlines);
+            for separators in [&portable, &any] {
+                let indexed = Indexed { block: &bytes, separators };
+                prop_assert_eq!(indexed.positions(), &slowly);
+                prop_assert_eq!(indexed.newlines(), newlines);
                 let mut start = 0;
                 for end in slowly.iter().map(|at| *at as usize) {
                     let field = start..end;
                     start = end + 1;
                     let text = std::str::from_utf8(&bytes[field.clone()]).ok();
                     let text = text.filter(|text| text.chars().all(|c| c != '\0' && c.len_utf8() < 3));
-                    let said = separators.is_text(field.clone());
+                    let found = indexed.text(field.clone());
                     let long = field.len() > 64;
-                    prop_assert!(said == text.is_some() || (long && text.is_some()), "{field:?}");
+                    prop_assert!(found == text || (long && found.is_none()), "{field:?}");
+                }
+            }
+        }
+
+        /// Safe code can ask for any range of any block.
+        #[test]
+        fn no_range_is_taken_for_text_that_is_none(
+            bytes in prop::collection::vec(prop::sample::select(b"ab\t\n\0\xC3\xA9\xC1\xE2\x82\xAC\xFF".to_vec()), 0..140),
+        ) {
+            let mut separators = Separators::default();
+            let indexed = separators.index(&bytes);
+            for start in 0..bytes.len() {
+                for end in start..bytes.len().min(start + 70) {
+                    if let Some(text) = indexed.text(start..end) {
+                        prop_assert_eq!(std::str::from_utf8(&bytes[start..end]), Ok(text));
+                        prop_assert!(!text.contains('\0'));
+                    }
                 }
             }
         }
@@ -248,7 +299,6 @@ mod tests {
     #[test]
     fn every_byte_may_be_a_separator() {
         let mut separators = Separators::default();
-        separators.index(&[b'\t'; 1000]);
-        assert_eq!(separators.positions(), (0..1000).collect::<Vec<u32>>());
+        assert_eq!(separators.index(&[b'\t'; 1000]).positions(), (0..1000).collect::<Vec<u32>>());
     }
 }
