@@ -291,11 +291,12 @@ pub fn categorize(data: &Data) -> Stage<'_> {
             let (mut memo, mut sum, mut sought) = (Memo::new(&known), 0, Vec::new());
             for batch in rows.chunks(BATCH_ROWS) {
                 sought.clear();
-                sought
-                    .extend(batch.iter().map(|(block, row)| memo.seek(ShortText::within(block, row.seller))));
+                sought.extend(
+                    batch.iter().map(|(block, row)| memo.seller_key(ShortText::within(block, row.seller))),
+                );
                 for (index, (_, row)) in batch.iter().enumerate() {
-                    sought.get(index + AHEAD_ROWS).into_iter().for_each(|later| memo.approach(later));
-                    sum += Checksum::from(memo.categorize_sought(row, &sought[index]).category.0);
+                    sought.get(index + AHEAD_ROWS).into_iter().for_each(|later| memo.prefetch_entry(later));
+                    sum += Checksum::from(memo.categorize_by_key(row, &sought[index]).category.0);
                 }
             }
             sum

@@ -1,10 +1,10 @@
-//! Which category a transaction belongs to, which layer said so, and by which entry.
+//! Decides the category of a transaction, and records the layer and the entry that decided.
 //!
 //! In: the layers of a job, compiled once; then one transaction at a time. Out: a decision.
-//! Order: the user's choice for this transaction, the user's choice for this seller, rules,
-//! aliases, the seller dictionary, the crowd, keywords, none.
-//! Invariant: a manual choice is never undone by an automatic one; a decision depends on the
-//! transaction and the layers, never on what was asked before.
+//! Order of precedence: the user's choice for this transaction, the user's choice for this seller,
+//! rules, aliases, the seller dictionary, the crowd, keywords, none.
+//! Invariant: an automatic layer never overrides a manual choice; a decision depends only on the
+//! transaction and the layers, not on earlier lookups.
 
 use super::choices::{Choices, ChosenName, seller_name};
 use super::descriptor::{Descriptor, normalize_name};
@@ -21,7 +21,7 @@ use ahash::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 
-/// What was decided, and by what.
+/// A category, and the layer and entry that decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub category: CategoryId,
@@ -30,24 +30,24 @@ pub struct Decision {
     entry: u32,
 }
 
-/// What the layers say of a seller, whoever buys there and for how much.
+/// The result of looking up a seller, independent of user and amount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seller {
     pub choices: Option<ChosenName>,
-    /// The rules that decide for some amounts.
+    /// Rules that match the name but apply only to some amounts, in order.
     pub rules: Vec<RuleId>,
-    /// What holds where neither choices nor those rules decide.
+    /// The decision if neither a choice nor one of those rules applies.
     pub decision: Decision,
 }
 
-/// A layer's word on a seller, for explaining.
+/// One layer's answer for a seller, for `explain`.
 #[derive(Debug)]
 pub struct Candidate {
     pub source: CategorySource,
     pub category: CategoryId,
     pub entry: String,
     pub how: &'static str,
-    /// Whether it holds only for some amounts.
+    /// True if it applies only to some amounts.
     pub conditional: bool,
 }
 
@@ -55,25 +55,27 @@ pub struct Candidate {
 #[derive(Debug)]
 pub struct Categorizer {
     uncategorized: CategoryId,
-    /// The category of petrol stations, if the set has it.
+    /// The category of petrol stations, if the job's categories include it.
     fuel: Option<CategoryId>,
     choices: Choices,
     rules: Rules,
     aliases: Names,
     dictionary: Names,
     crowd: Vec<(Box<str>, CategoryId)>,
-    /// None where two entries disagree.
+    /// `None` if two entries disagree.
     crowd_by_name: HashMap<Box<str>, Option<u32>, RandomState>,
     keywords: Keywords,
 }
 
-/// Names of so few letters begin too many descriptors of other sellers.
+/// Dictionary names of at most this many bytes are weak: too many unrelated descriptors start with
+/// them.
 const WEAK_BYTES_MAX: usize = 3;
 
 const FUEL: &str = "gas";
 
 impl Categorizer {
-    /// The layers that a job's reference tables amount to. Errors: rules that are too large.
+    /// Compiles the layers of a job's reference tables. Errors: the rules are too many or too
+    /// large.
     pub fn of(reference: &Reference) -> Result<Categorizer> {
         Categorizer::new(&reference.categories, &reference.layers, &reference.choices)
     }
@@ -101,7 +103,7 @@ impl Categorizer {
         })
     }
 
-    /// How many names each layer knows in the scope of the job.
+    /// The number of names of each layer in the scope of the job.
     pub fn counts(&self) -> [(CategorySource, usize); 5] {
         [
             (CategorySource::Rule, self.rules.count()),
@@ -112,14 +114,14 @@ impl Categorizer {
         ]
     }
 
-    /// The clever path: what the layers say of a raw seller. `folded` is working memory.
+    /// Looks up a raw seller in all layers. `folded` is scratch memory.
     pub fn look_up(&self, seller: &str, folded: &mut String) -> Seller {
         fold(seller, folded);
         self.look_up_folded(seller, folded)
     }
 
-    /// The same where the seller is folded already. Of the raw seller counts only what the folded
-    /// text says, unless that is nothing.
+    /// As [`Categorizer::look_up`], for a seller that is already folded. The raw seller is used
+    /// only if its name normalises to nothing.
     pub fn look_up_folded(&self, seller: &str, folded: &str) -> Seller {
         let descriptor = Descriptor::understand(folded);
         let name = descriptor.clone().name();
@@ -128,7 +130,7 @@ impl Categorizer {
             self.department(&descriptor, &found).unwrap_or(Decision { category, source, entry })
         });
         let keyword = if by_name.is_none() { self.by_keyword(&descriptor) } else { None };
-        // Normalising is dear, and only these layers go by it.
+        // Normalising is expensive, and only choices, rules and the crowd need the name.
         let is_wanted = !self.choices.is_empty() || self.rules.count() > 0 || !self.crowd.is_empty();
         let name = if is_wanted { normalize_name(&name) } else { String::new() };
         let name = if name.is_empty() { seller } else { &name };
@@ -150,8 +152,8 @@ impl Categorizer {
         Decision { category, source: CategorySource::Rule, entry: rule.into() }
     }
 
-    /// What aliases and the dictionary know, the best first. An alias is as short as its author
-    /// meant it, so only the dictionary has names that are called by their beginning.
+    /// Matches of aliases and of the dictionary, best first. An alias is as short as its author
+    /// wanted it, so only dictionary names also match a descriptor that lacks their last word.
     fn by_name(
         &self,
         descriptor: &Descriptor,
@@ -163,7 +165,7 @@ impl Categorizer {
         let by_alias = self.aliases.find(descriptor, &text, name.len()).map(alias);
         let by_listed = self.dictionary.find(descriptor, &text, name.len()).map(listed);
         let guessed = || {
-            // A cut text may be the beginning of names in both: if they disagree, of neither.
+            // A cut text may be the beginning of a name in both: if they disagree, neither matches.
             let cut = [
                 self.aliases.find_cut(descriptor, &text).map(alias),
                 self.dictionary.find_cut(descriptor, &text).map(listed),
@@ -178,7 +180,8 @@ impl Categorizer {
         by_alias.into_iter().chain(by_listed).chain(guess)
     }
 
-    /// The petrol of a supermarket is petrol; the café of a petrol station is part of the stop.
+    /// The decision of a department keyword behind the name: a supermarket's petrol is fuel, but
+    /// the café of a petrol station is part of the fuel stop.
     fn department(&self, descriptor: &Descriptor, found: &Found) -> Option<Decision> {
         if found.words == descriptor.words.len() || Some(found.category) == self.fuel {
             return None;
@@ -198,7 +201,7 @@ impl Categorizer {
         Some(Decision { category, source: CategorySource::Crowd, entry })
     }
 
-    /// What is decided for a transaction, once its seller is looked up.
+    /// Decides for a transaction whose seller is looked up.
     #[inline]
     pub fn decide(
         &self,
@@ -217,7 +220,7 @@ impl Categorizer {
         }
     }
 
-    /// The entry that decided: a name, a pattern or a keyword, as its table spells it.
+    /// The entry that decided: the name, pattern or keyword as its table spells it.
     pub fn matched(&self, decision: &Decision) -> Option<&str> {
         match decision.source {
             CategorySource::Override => NonZeroU32::new(decision.entry).map(|name| self.choices.name(name)),
@@ -230,8 +233,8 @@ impl Categorizer {
         }
     }
 
-    /// What every layer would say of a seller, in the order of precedence: the first that is not
-    /// conditional holds, but for the amounts that those before it ask for.
+    /// The answers of all layers for a seller, in order of precedence. The first unconditional one
+    /// decides, except for amounts matched by a conditional one before it.
     pub fn candidates(&self, seller: &str) -> Vec<Candidate> {
         let mut folded = String::new();
         fold(seller, &mut folded);

@@ -1,8 +1,8 @@
-//! People's own choices, which no automatic layer undoes.
+//! Users' own choices, which no automatic layer overrides.
 //!
 //! In: choices in any order. Out: the category that a user chose for a transaction or a seller.
-//! Invariant: of several choices for the same thing the latest holds, and of equally late ones the
-//! first category in the order of codes.
+//! Invariant: among several choices for the same target the latest wins; among equally late ones
+//! the first category in code order.
 
 use super::descriptor::normalize;
 use crate::domain::category::{CategoryId, Choice};
@@ -15,22 +15,23 @@ use std::num::NonZeroU32;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// A seller that somebody made a choice for, counted from 1 so that none takes no room.
+/// Index of a seller with at least one choice, from 1, so that `Option` needs no extra space.
 pub type ChosenName = NonZeroU32;
 
 #[derive(Debug, Default)]
 pub struct Choices {
     names: Vec<Box<str>>,
     by_name: Map<Box<str>, ChosenName>,
-    /// In the order of what they are for.
+    /// By user, sorted by target.
     by_user: Map<u64, Vec<Chosen>>,
     users: UserFilter,
 }
 
-/// Tells, without a look into a large table, of most users that they never chose.
+/// A Bloom filter with one hash: rules out most users without choices, without a lookup in the
+/// large map.
 #[derive(Debug)]
 struct UserFilter {
-    /// A power of two of them.
+    /// The length is a power of two.
     bits: Vec<u64>,
 }
 
@@ -41,7 +42,8 @@ impl Default for UserFilter {
 }
 
 impl UserFilter {
-    /// One user in sixteen who did not choose is taken for one who did, which costs a look.
+    /// Sixteen bits per user: at most one in sixteen users without a choice passes the filter and
+    /// costs a lookup.
     fn new(users: impl ExactSizeIterator<Item = u64>) -> UserFilter {
         let words = (users.len() * 16).div_ceil(64).next_power_of_two();
         let mut filter = UserFilter { bits: vec![0; words] };
@@ -58,7 +60,7 @@ impl UserFilter {
         self.bits[word] >> bit & 1 == 1
     }
 
-    /// Fibonacci hashing: the high bits of a multiplication (Knuth, volume 3, 6.4).
+    /// Fibonacci hashing: the high bits of a product (Knuth, volume 3, 6.4).
     #[inline]
     fn place(&self, user_id: u64) -> (usize, u32) {
         let hash = user_id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -69,21 +71,22 @@ impl UserFilter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Chosen {
     name: ChosenName,
-    /// The one transaction that is meant: its instant and cents.
+    /// The instant in microseconds and the cents of the one transaction meant; `None` for the
+    /// seller.
     transaction: Option<(i64, i64)>,
-    /// When it was set, and the category: the last in this order holds.
+    /// When it was set, and the category; the greatest wins.
     order: (i64, Reverse<CategoryId>),
 }
 
 impl Chosen {
-    /// What the choice is for.
-    fn thing(&self) -> (ChosenName, Option<(i64, i64)>) {
+    /// What the choice applies to.
+    fn target(&self) -> (ChosenName, Option<(i64, i64)>) {
         (self.name, self.transaction)
     }
 }
 
-/// The name by which choices and votes find their seller: normalised, or as printed where nothing
-/// is left.
+/// The name under which choices and votes file a seller: its normalised name, or the printed text
+/// if nothing is left of it.
 pub fn seller_name(seller: &str) -> String {
     let name = normalize(seller);
     if name.is_empty() { seller.to_string() } else { name }
@@ -99,9 +102,9 @@ impl Choices {
             all.push((user_id, Chosen { name, transaction, order }));
         }
         all.sort_unstable();
-        // The last of each is the one that holds.
-        let same = |a: &(u64, Chosen), b: &(u64, Chosen)| (a.0, a.1.thing()) == (b.0, b.1.thing());
-        for (user_id, chosen) in all.chunk_by(same).filter_map(|of_thing| of_thing.last()) {
+        // The last one of each target wins.
+        let same = |a: &(u64, Chosen), b: &(u64, Chosen)| (a.0, a.1.target()) == (b.0, b.1.target());
+        for (user_id, chosen) in all.chunk_by(same).filter_map(|of_target| of_target.last()) {
             compiled.by_user.entry(*user_id).or_default().push(*chosen);
         }
         compiled.users = UserFilter::new(compiled.by_user.keys().copied());
@@ -126,7 +129,7 @@ impl Choices {
         &self.names[name.get() as usize - 1]
     }
 
-    /// The name, if anybody made a choice for it.
+    /// The index of a name that has choices.
     pub fn find(&self, name: &str) -> Option<ChosenName> {
         self.by_name.get(name).copied()
     }
@@ -144,7 +147,7 @@ impl Choices {
         let of_user = self.by_user.get(&transaction.user_id)?;
         let this = Some((transaction.occurred_at_micros, transaction.amount_cents));
         [this, None].into_iter().find_map(|meant| {
-            let found = of_user.binary_search_by_key(&(name, meant), Chosen::thing).ok()?;
+            let found = of_user.binary_search_by_key(&(name, meant), Chosen::target).ok()?;
             Some(of_user[found].order.1.0)
         })
     }
@@ -155,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_choice_holds_and_one_for_the_transaction_before_it() {
+    fn the_latest_choice_wins_and_one_for_the_transaction_takes_precedence() {
         let choice = |user_id, seller: &str, category, set_at_micros, transaction| Choice {
             user_id,
             seller: seller.into(),
@@ -180,7 +183,7 @@ mod tests {
                 choices.decide(&row, name).map(|category| category.0)
             };
             assert_eq!((decide(1, 100), decide(1, 250)), (Some(4), Some(6)));
-            assert_eq!(decide(2, 100), Some(7), "of equally late ones the first code");
+            assert_eq!(decide(2, 100), Some(7), "among equally late ones the first code wins");
             assert_eq!((decide(3, 100), choices.find("nobody")), (None, None));
         }
         assert_eq!(Choices::new(&[]).find("x"), None);

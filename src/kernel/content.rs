@@ -1,9 +1,10 @@
-//! What a log says, whatever its name, order of lines, compression or line ends.
+//! The fingerprint of a log's content, independent of its name, line order, compression and line
+//! ends.
 //!
-//! In: the lines of an object. Out: one fingerprint. The sum modulo 2^128 of the lines' XXH3
-//! hashes, with their count and bytes, so the splits of an object add up to it in any order.
-//! Invariant: equal lines as often in both objects, equal fingerprints. It tells accidents apart,
-//! not forgers: whoever can choose lines freely could make two contents meet.
+//! In: the lines of an object. Out: the sum modulo 2^128 of the lines' XXH3 hashes, with the number
+//! Invariant: the same lines, each equally often, give the same fingerprint. Different logs collide
+//! by chance with a probability of about 2^-128, but the hash is not keyed: an author of lines can
+//! construct a collision.
 
 use crate::limits::LINE_BYTES_MAX;
 use crate::planted::Bug;
@@ -17,8 +18,9 @@ pub struct Content {
 }
 
 impl Content {
-    /// Adds a line as it stands, with or without its end. Of an over-long one the beginning counts,
-    /// which is all that is ever held of it. Out: the line's own hash.
+    /// Adds a line, with or without its end. Only the first [`LINE_BYTES_MAX`] bytes of an
+    /// over-long line count, since no more of it is kept in memory. Returns the lower half of the
+    /// line's hash.
     #[inline]
     pub fn add(&mut self, raw: &[u8]) -> u64 {
         let line = match raw.get(..LINE_BYTES_MAX) {
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_and_line_ends_do_not_count_but_lines_do() {
+    fn a_fingerprint_ignores_order_and_line_ends_but_not_lines() {
         let of = |lines: &[&[u8]]| {
             let mut content = Content::default();
             lines.iter().for_each(|line| _ = content.add(line));
@@ -67,6 +69,6 @@ mod tests {
         assert_ne!(of(&[b"a", b"a"]), of(&[b"a"]));
         assert_ne!(of(&[b"a", b"b"]), of(&[b"ab"]));
         let long = [b'x'; 2 * LINE_BYTES_MAX];
-        assert_eq!(of(&[&long]), of(&[&long[..LINE_BYTES_MAX + 1]]), "only the beginning is held");
+        assert_eq!(of(&[&long]), of(&[&long[..LINE_BYTES_MAX + 1]]), "only the beginning counts");
     }
 }

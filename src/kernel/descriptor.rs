@@ -1,9 +1,9 @@
-//! A bank's descriptor understood: what was printed around the seller's name falls away.
+//! Cleans a bank's descriptor: removes what was printed around the seller's name.
 //!
-//! In: a folded text. Out: the words that the layers look at, and the seller's normalised name.
-//! Invariant: no step takes the last word that has a letter; normalising a normalised name
-//! changes nothing. When in doubt a word stays: too little cleaning asks a person twice, too much
-//! mixes two sellers.
+//! In: a folded text. Out: the words matched by the layers, and the seller's normalised name.
+//! Invariant: no step removes the last word with a letter; normalising a normalised name changes
+//! nothing. In doubt a word stays: if too little is removed a user is asked twice, if too much two
+//! sellers are merged.
 
 mod steps;
 
@@ -14,23 +14,23 @@ use steps::{
     drop_web_address, end_at_number, is_word, names_nobody,
 };
 
-/// So many words take no memory of their own; few sellers have more.
+/// Up to 12 words need no heap memory; few sellers have more.
 pub type Words<'f> = SmallVec<[&'f str; 12]>;
 
-/// A descriptor while it is being understood.
+/// A descriptor being cleaned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor<'f> {
     pub words: Words<'f>,
-    /// The last word may be the beginning of one.
+    /// The last word may be truncated by the bank.
     pub cut: bool,
-    /// It is the address of a web site, or names one.
+    /// It is the address of a web site, or contains one.
     pub web: bool,
 }
 
-/// What one step of the understanding is called, and what it does.
+/// The display name of a cleaning step, and its function.
 type Step = (&'static str, fn(&mut Descriptor));
 
-/// From the folded text to the words that the layers look at.
+/// From the folded text to the words matched by the layers.
 const TO_WORDS: [Step; 6] = [
     ("bank's phrase", drop_bank_phrase),
     ("payment processor", drop_processor),
@@ -40,7 +40,7 @@ const TO_WORDS: [Step; 6] = [
     ("legal form, small words", drop_small_words),
 ];
 
-/// The steps from here on also hold for a name as people write it in a table.
+/// Index of the first step that also applies to names written by people in a table.
 const ABOUT_NAMES: usize = 3;
 
 /// From those words to the name.
@@ -54,14 +54,14 @@ impl<'f> Descriptor<'f> {
         Descriptor { words, cut, web: false }
     }
 
-    /// The words that the layers look at.
+    /// The words matched by the layers.
     pub fn understand(folded: &'f str) -> Descriptor<'f> {
         let mut descriptor = Descriptor::of_folded(folded);
         TO_WORDS.iter().for_each(|step| descriptor.take(step));
         descriptor
     }
 
-    /// The words of a name as people write it in a table, without what a bank would add.
+    /// The words of a name written by people in a table: steps for what banks add are left out.
     pub fn of_name(folded: &'f str) -> Descriptor<'f> {
         let mut descriptor = Descriptor::of_folded(folded);
         descriptor.cut = false;
@@ -69,7 +69,7 @@ impl<'f> Descriptor<'f> {
         descriptor
     }
 
-    /// Does a step, but for one that would leave no letter.
+    /// Applies a step, unless it would leave no word with a letter.
     fn take(&mut self, (_, step): &Step) {
         let has_letters = |words: &[&str]| words.iter().any(|word| is_word(word));
         let before = self.words.clone();
@@ -79,7 +79,7 @@ impl<'f> Descriptor<'f> {
         }
     }
 
-    /// Does a step towards the name, but for one that would leave a trade and no seller.
+    /// Applies a step towards the name, unless it would leave only a trade (`hotel`) and no seller.
     fn take_to_name(&mut self, step: &Step) {
         let before = self.words.clone();
         self.take(step);
@@ -88,22 +88,22 @@ impl<'f> Descriptor<'f> {
         }
     }
 
-    /// The words that are the name.
+    /// The words of the name.
     pub fn name(mut self) -> Words<'f> {
         TO_NAME.iter().for_each(|step| self.take_to_name(step));
         self.words
     }
 }
 
-/// The normalised name of a seller; empty where nothing but signs was printed.
+/// The normalised name of a seller; empty if only punctuation was printed.
 pub fn normalize(raw: &str) -> String {
     let mut folded = String::new();
     fold(raw, &mut folded);
     normalize_name(&Descriptor::understand(&folded).name())
 }
 
-/// The normalised name that a name comes to. A phrase may stand behind a phrase: so again until
-/// nothing falls away, which ends since every pass leaves fewer words.
+/// Normalises a name until nothing changes, since one phrase may follow another. Terminates because
+/// every pass removes words.
 pub fn normalize_name(name: &[&str]) -> String {
     let (mut name, mut folded) = (name.join(" "), String::new());
     loop {
@@ -116,7 +116,7 @@ pub fn normalize_name(name: &[&str]) -> String {
     }
 }
 
-/// The normalisation step by step: what changed the text, and the text after it.
+/// The normalisation step by step: the name of each step that changed the text, and the result.
 pub fn steps(raw: &str) -> Vec<(&'static str, String)> {
     let mut folded = String::new();
     fold(raw, &mut folded);
@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_banks_print_around_a_name() {
+    fn bank_additions_are_removed() {
         for (raw, name) in [
             ("SQ *BLUE BOTTLE COFFEE 0123 OAKLAND CA", "blue bottle coffee"),
             ("SQ *BLUE BOTTLE COFFEE OAKLAND CA", "blue bottle coffee"),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_lists_are_folded() {
+    fn shipped_lists_are_folded() {
         let folded = |text: &str| {
             let mut folded = String::new();
             fold(text, &mut folded);
@@ -244,7 +244,7 @@ mod tests {
         }
 
         #[test]
-        fn a_name_with_letters_keeps_one(raw in descriptor()) {
+        fn a_name_with_letters_keeps_a_letter(raw in descriptor()) {
             let mut folded = String::new();
             fold(&raw, &mut folded);
             if folded.split(' ').any(|word| word != CUT && is_word(word)) {
@@ -253,17 +253,18 @@ mod tests {
         }
 
         #[test]
-        fn what_folds_to_something_has_a_name(raw in "([0-9]{1,7}|[ #*.-]|[a-cX]{0,2}){0,9}") {
+        fn only_text_that_folds_to_nothing_has_no_name(raw in "([0-9]{1,7}|[ #*.-]|[a-cX]{0,2}){0,9}") {
             let mut folded = String::new();
             fold(&raw, &mut folded);
             prop_assert_eq!(normalize(&raw).is_empty(), folded.is_empty(), "{}: {}", raw, folded);
         }
 
         #[test]
-        fn case_and_accents_do_not_count(raw in descriptor()) {
+        fn case_and_accents_are_ignored(raw in descriptor()) {
             let name = normalize(&raw);
             let (upper, lower) = (raw.to_uppercase(), raw.to_lowercase());
-            // Where letters have another number in upper case, so has the text, which banks cut.
+            // Some letters change in number when uppercased; then the text has another width and
+            // may be read as cut.
             if upper.chars().count() == lower.chars().count() {
                 prop_assert_eq!(&normalize(&upper), &normalize(&lower));
             }

@@ -1,32 +1,32 @@
-//! A descriptor folded: case, accents, punctuation, spaces and reference numbers do not count.
+//! Folds a descriptor: case, accents, punctuation, spaces and reference numbers are removed.
 //!
-//! In: a raw seller. Out: words with single spaces between, and three signs: `*` where the bank
-//! printed one, `#` for a number that only refers, `~` at the end of a text that may be cut.
-//! Invariant: sellers that fold to one text are one seller to every later step, so an answer can
-//! be remembered by it however many reference numbers there are.
+//! In: a raw seller. Out: words separated by single spaces, and three signs: `*` where the bank
+//! printed one, `#` for a reference number, `~` at the end of a text that may be cut.
+//! Invariant: later steps treat sellers with the same folded text as one seller, so it can be the
+//! key of a cache, however many reference numbers occur.
 
 use compact_str::CompactString;
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// Where a bank printed a star: behind a payment processor or a marketplace.
+/// A star printed by the bank, behind a payment processor or a marketplace.
 pub const STAR: &str = "*";
 /// A reference, a card number, a phone number without gaps, a postcode of digits.
 pub const REFERENCE: &str = "#";
-/// The text fills one of the widths that banks cut at, so its last word may be a beginning.
+/// The text is as wide as a field of a bank, so its last word may be truncated.
 pub const CUT: &str = "~";
 
-/// The widths, in characters, of the merchant field: of many banks, of Mastercard, of Visa.
+/// Widths of the merchant field in characters: of many banks, of Mastercard, of Visa.
 const CUT_WIDTHS: [usize; 3] = [18, 22, 25];
 
-/// Numbers of this many digits refer to something; shorter ones may be part of a name.
+/// Numbers of at least this many digits are references; shorter ones may be part of a name.
 pub const REFERENCE_DIGITS_MIN: usize = 5;
 
-/// Numbers of this many digits are those of stores, shorter ones may be part of a name.
+/// Numbers of at least this many digits are store numbers; shorter ones may be part of a name.
 pub const STORE_DIGITS_MIN: usize = 3;
 
-/// Folds `raw` into `folded`, whose memory is used again.
+/// Folds `raw` into `folded`, reusing its memory.
 pub fn fold(raw: &str, folded: &mut String) {
     let mut out = std::mem::take(folded).into_bytes();
     out.clear();
@@ -41,7 +41,8 @@ pub fn fold(raw: &str, folded: &mut String) {
             raw.chars().filter(|c| !is_accent(*c)).count()
         }
     };
-    // Signs say something of what comes behind them. A cut reference is a reference still.
+    // Signs describe what follows them, so they are dropped at the end. A cut reference is still a
+    // reference, so `~` is left out behind one.
     let signs_end = trim_signs(&mut out);
     if CUT_WIDTHS.contains(&width) && !out.is_empty() && !signs_end {
         push(CUT, &mut out);
@@ -49,7 +50,7 @@ pub fn fold(raw: &str, folded: &mut String) {
     *folded = String::from_utf8(out).expect("whole characters were copied");
 }
 
-/// A text without accents, in letters of one case but for ASCII.
+/// Removes accents and lowercases letters, except ASCII ones.
 fn letters(raw: &str) -> String {
     let mut letters = String::with_capacity(raw.len());
     for c in raw.chars() {
@@ -67,8 +68,8 @@ fn letters(raw: &str) -> String {
     letters
 }
 
-/// What [`push_letters`] makes of the Latin letters behind ASCII. None of them depends on those
-/// beside it, and most names with an accent have no others.
+/// Precomputed results of [`push_letters`] for the Latin letters after ASCII, each of which is
+/// independent of its neighbours. Most names with accents contain no other letters.
 static LATIN: LazyLock<Vec<CompactString>> = LazyLock::new(|| {
     let letters = |c: char| {
         let mut letters = String::new();
@@ -79,18 +80,18 @@ static LATIN: LazyLock<Vec<CompactString>> = LazyLock::new(|| {
 });
 const LATIN_FIRST: usize = 0x80;
 
-/// The same for any text, character by character.
+/// As [`letters`] for any text, character by character.
 fn push_letters(raw: impl Iterator<Item = char>, letters: &mut String) {
-    // Up, then down: `ß` is `ss` however it is printed. Either can bring combining marks of
-    // its own, so marks are dropped after both. Up once before letters and marks are taken
-    // apart: a mark that is a letter in upper case (the iota subscript) stays in its place.
+    // Upper, then lower case: `ß` becomes `ss` in either spelling. Both can produce combining
+    // marks, so marks are dropped after both. The first uppercasing comes before the decomposition:
+    // a mark that uppercases to a letter (the iota subscript) keeps its place.
     let upper = raw.flat_map(char::to_uppercase).nfkd();
     let plain = upper.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkd();
     let plain = plain.filter(|c| !is_accent(*c) && *c != '’');
     plain.for_each(|c| letters.push_str(plain_letters(c).unwrap_or(c.encode_utf8(&mut [0; 4]))));
 }
 
-/// Drops stars and references from the end; whether there were any.
+/// Drops stars and references from the end. Returns whether there were any.
 fn trim_signs(out: &mut Vec<u8>) -> bool {
     let end = out.iter().rposition(|b| !matches!(b, b'*' | b'#' | b' ')).map_or(0, |last| last + 1);
     let found = end < out.len();
@@ -98,12 +99,14 @@ fn trim_signs(out: &mut Vec<u8>) -> bool {
     found
 }
 
-/// An accent over or under a letter. The marks of other scripts make other letters.
+/// True for an accent over or under a letter. Marks of other scripts make different letters and
+/// stay.
 fn is_accent(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36F}')
 }
 
-/// What stands for a character that is no letter with a mark, or no letter at all.
+/// The replacement of a letter without a decomposition, and a space for punctuation; `None` if the
+/// character stays.
 fn plain_letters(c: char) -> Option<&'static str> {
     match c {
         'ø' => Some("o"),
@@ -123,14 +126,14 @@ enum Kind {
     Space,
     Letter,
     Digit,
-    /// An apostrophe: the word goes on behind it.
+    /// An apostrophe: the word continues behind it.
     Nothing,
     Star,
-    /// What stands in front of a store's number.
+    /// The sign in front of a store number.
     Hash,
 }
 
-/// What a byte is, in a text in which whatever is not ASCII is part of a letter.
+/// The kind of each byte; all bytes outside ASCII are parts of letters.
 static KINDS: [Kind; 256] = {
     let mut kinds = [Kind::Space; 256];
     let mut byte = 0;
@@ -148,7 +151,7 @@ static KINDS: [Kind; 256] = {
     kinds
 };
 
-/// Cuts a text into words.
+/// Splits a text into words.
 fn split(text: &[u8], out: &mut Vec<u8>) {
     let mut word = Word::default();
     for &byte in text {
@@ -170,17 +173,17 @@ fn split(text: &[u8], out: &mut Vec<u8>) {
     word.end(out);
 }
 
-/// The word being read: where it starts in the folded text, and of what it is.
+/// The word being read: its start in the folded text, and counts of its characters.
 #[derive(Default)]
 struct Word {
     start: usize,
     letters: usize,
     digits: usize,
-    /// How often letters and digits take turns, and where they last did.
+    /// The number of changes between letters and digits, and the position of the last one.
     turns: usize,
     turn: usize,
     last_is_digit: bool,
-    /// It stands behind a `#`.
+    /// It follows a `#`.
     numbered: bool,
 }
 
@@ -202,7 +205,7 @@ impl Word {
         out.push(byte.to_ascii_lowercase());
     }
 
-    /// Ends the word, if there is one.
+    /// Ends the word, if any.
     #[inline]
     fn end(&mut self, out: &mut Vec<u8>) {
         match (self.letters, self.digits) {
@@ -215,11 +218,12 @@ impl Word {
     fn judge(self, out: &mut Vec<u8>) {
         let Word { start, letters, digits, turns, turn, last_is_digit, numbered } = self;
         if numbered && letters == 0 && digits < STORE_DIGITS_MIN {
-            // `#12` is no part of a name, as `studio 54` is: it gets the length of a store's number.
+            // Unlike `studio 54`, `#12` is not part of a name: it is padded to the length of a
+            // store number.
             out.splice(start..start, std::iter::repeat_n(b'0', STORE_DIGITS_MIN - digits));
         }
         let refers = match (letters, digits) {
-            // Banks mask the numbers of cards.
+            // Banks mask card numbers with `x`.
             (_, 0) => out[start..].iter().all(|b| *b == b'x'),
             (0, _) => digits >= REFERENCE_DIGITS_MIN,
             _ if is_glued(letters, digits, turns, last_is_digit) => return unglue(turn, start, out),
@@ -232,19 +236,19 @@ impl Word {
     }
 }
 
-/// Whether a word of letters and digits is a name and a number: `stores2335`, `0123oakland`.
+/// True if a word of letters and digits is a name joined to a number: `stores2335`, `0123oakland`.
 #[inline]
 pub fn is_glued(letters: usize, digits: usize, turns: usize, last_is_digit: bool) -> bool {
     turns == 1 && (last_is_digit && letters >= 3 || letters >= 4) && digits >= 2
 }
 
-/// Whether a word of letters and digits that is not glued only refers.
+/// True if a word of letters and digits that is not glued is a reference code.
 #[inline]
 pub fn is_code(letters: usize, digits: usize) -> bool {
     digits + letters >= 7 && digits >= 2 || digits + letters == 6 && digits >= 3
 }
 
-/// Parts a word where a name and a number meet; either may fall away.
+/// Splits a word where name and number meet; each half is judged on its own.
 fn unglue(turn: usize, start: usize, out: &mut Vec<u8>) {
     let second = out.split_off(turn);
     let first = out.split_off(start);
@@ -276,15 +280,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn latin_letters_are_what_they_are_among_others(raw in "[ -~\u{80}-\u{24F}’\u{300}ͅΣ]{0,12}") {
-            let mut slowly = String::new();
-            push_letters(raw.chars(), &mut slowly);
-            prop_assert_eq!(letters(&raw).to_ascii_lowercase(), slowly);
+        fn the_latin_table_matches_the_general_conversion(raw in "[ -~\u{80}-\u{24F}’\u{300}ͅΣ]{0,12}") {
+            let mut expected = String::new();
+            push_letters(raw.chars(), &mut expected);
+            prop_assert_eq!(letters(&raw).to_ascii_lowercase(), expected);
         }
     }
 
     #[test]
-    fn what_does_not_count() {
+    fn case_accents_punctuation_and_references_are_folded() {
         for (raw, expected) in [
             ("  Café  \"Zoë\" #12 ", "cafe zoe 012"),
             ("Motel 6 # 7", "motel 6 7"),

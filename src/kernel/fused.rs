@@ -1,14 +1,14 @@
-//! The map: lines to movements, with all that must be counted on the way.
+//! The mapper: lines to movements, with all counts taken on the way.
 //!
 //! In: blocks of whole lines of one split. Out: movements scattered by user, and an [`Outcome`].
-//! Invariant: lines = accepted + rejected + blank, where lines are counted apart from parsing;
-//! outcomes of splits add up to the outcome of the object.
+//! Invariant: lines = accepted + rejected + blank, where lines are counted independently of
+//! parsing; the outcomes of splits add up to the outcome of their object.
 
 use super::categorize::Decision;
 use super::content::Content;
-use super::keyed::{Key, KeyedSum, KeyedTotal};
+use super::keyed::{Key, KeyedSum, KeyedChecksum};
 use super::line_sample::LineSample;
-use super::memo::{Known, Memo, SoughtSeller};
+use super::memo::{Known, Memo, SellerKey};
 use super::movement::Movement;
 use super::parse::{Line, parse_line};
 use super::partition::{ChunkSink, Partitioner, Scatter};
@@ -24,13 +24,14 @@ use crate::limits::LINE_BYTES_MAX;
 use crate::planted::Bug;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A refused line and its place; `line` counts from 0 in its split, then in its object.
+/// A refused line and its place; `line` counts from 0, first within its split, later within its
+/// object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
     pub line: u64,
     pub byte_offset: u64,
     pub refusal: Refusal,
-    /// The line with its end, as it stood; of an over-long line its beginning.
+    /// The line with its end, unchanged; for an over-long line only its beginning.
     pub raw: Vec<u8>,
 }
 
@@ -40,13 +41,13 @@ impl Reject {
     }
 }
 
-/// Accepted rows and their cents in one month.
+/// Accepted rows of one month and their cents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MonthShare {
     pub rows: u64,
     pub positive_cents: i128,
     pub negative_cents: i128,
-    /// Of the latest of them, since 1970.
+    /// Time of the latest row, in microseconds since 1970; `i64::MIN` if there is none.
     pub last_micros: i64,
 }
 
@@ -71,10 +72,10 @@ impl MonthShare {
     }
 }
 
-/// What mapping a split, or all splits of an object, came to.
+/// The result of mapping a split, or all splits of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Counted by a pass over newlines, apart from parsing.
+    /// Counted by a pass over newlines, independently of parsing.
     pub lines: u64,
     pub line_bytes: u64,
     pub accepted: u64,
@@ -82,12 +83,12 @@ pub struct Outcome {
     pub rejected: [u64; RejectReason::ALL.len()],
     pub positive_cents: i128,
     pub negative_cents: i128,
-    pub keyed: KeyedTotal,
+    pub keyed: KeyedChecksum,
     pub content: Content,
     pub sample: LineSample,
     pub by_source: [u64; CategorySource::ALL.len()],
     pub by_month: BTreeMap<Month, MonthShare>,
-    /// The line of the first reject, and why it is one.
+    /// The first rejected line, counted from 0, and the reason.
     pub first_reject: Option<(u64, Refusal)>,
 }
 
@@ -100,7 +101,7 @@ impl Outcome {
         self.positive_cents + self.negative_cents
     }
 
-    /// Adds the split that follows this one in the same object.
+    /// Adds the outcome of the split that follows this one in the same object.
     pub fn append(&mut self, next: Outcome) {
         let lines_before = self.lines;
         self.add_counts(&next);
@@ -109,7 +110,7 @@ impl Outcome {
         self.first_reject = self.first_reject.or(first);
     }
 
-    /// Adds all that can be added up: everything but lines themselves, rejected or remembered.
+    /// Adds everything that is a sum: all but the line sample and the first reject.
     pub fn add_counts(&mut self, other: &Outcome) {
         self.lines += other.lines;
         self.line_bytes += other.line_bytes;
@@ -128,9 +129,9 @@ impl Outcome {
     }
 }
 
-/// Gets to see every accepted transaction; `()` looks away.
+/// Receives every accepted transaction in order; `()` ignores them.
 pub trait Recorder {
-    /// `line` counts from 0 in the split.
+    /// `line` counts from 0 within the split.
     fn record(&mut self, transaction: &Transaction, decision: Decision, line: u64);
 }
 
@@ -139,11 +140,12 @@ impl Recorder for () {
     fn record(&mut self, _: &Transaction, _: Decision, _: u64) {}
 }
 
-/// What all workers of a run share.
+/// Settings shared by all workers of a run.
 pub struct MapRules<'a> {
     pub zone: &'a Zone,
     pub key: Key,
-    /// Only these months count; other accepted rows are left aside. For recounting them.
+    /// Restricts a recount to these months: accepted rows of other months are only counted, in
+    /// `accepted` and `by_month`.
     pub only_months: Option<&'a BTreeSet<Month>>,
 }
 
@@ -154,12 +156,12 @@ impl MapRules<'_> {
     }
 }
 
-/// What a worker keeps from piece to piece.
+/// State that a worker keeps from split to split.
 pub struct Worker<'a, S> {
     pub memo: Memo<'a>,
     pub scatter: Scatter<'a, S>,
     separators: Separators,
-    /// By month index, of the piece at hand.
+    /// By month index, for the current split.
     shares: Vec<MonthShare>,
 }
 
@@ -170,35 +172,35 @@ impl<'a, S: ChunkSink> Worker<'a, S> {
     }
 }
 
-/// One worker on one piece.
+/// One worker on one split.
 pub struct Mapper<'w, 'a, S, R> {
     rules: &'a MapRules<'a>,
     worker: &'w mut Worker<'a, S>,
     recorder: R,
     outcome: Outcome,
     keyed: KeyedSum,
-    /// Since they were last taken.
+    /// Rejects since the last [`Mapper::take_rejects`].
     rejects: Vec<Reject>,
     reject_bytes: u64,
 }
 
-/// While a batch of rows is categorized, the next is parsed already, and where the memo has their
-/// sellers is on its way from memory.
+/// While one batch of rows is categorized the next one is already parsed, and its slots in the
+/// seller table are being prefetched.
 const BATCH_ROWS: usize = 32;
 
-/// So many rows before it is needed, what the memo knows of a seller is asked for: some hundred
-/// nanoseconds. Much earlier, and it is gone from the cache again.
+/// Prefetch distance in rows for seller entries, some hundred nanoseconds. At a much larger
+/// distance the line is evicted before its use.
 const AHEAD_ROWS: usize = 8;
 
-/// A parsed row that waits for its category.
-struct Waiting<'b> {
+/// A parsed row that is not yet categorized.
+struct PendingRow<'b> {
     transaction: Transaction<'b>,
     line: u64,
-    seller: SoughtSeller,
+    seller: SellerKey,
 }
 
 impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
-    /// `level` is that of the sample of lines.
+    /// `level` is the level of the line sample.
     pub fn new(rules: &'a MapRules<'a>, worker: &'w mut Worker<'a, S>, recorder: R, level: u32) -> Self {
         worker.shares.clear();
         worker.shares.resize(rules.zone.months().count() as usize, MonthShare::default());
@@ -207,17 +209,17 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         Mapper { rules, worker, recorder, outcome, keyed, rejects: Vec::new(), reject_bytes: 0 }
     }
 
-    /// All lines so far.
+    /// The number of lines so far.
     pub fn lines(&self) -> u64 {
         self.outcome.lines
     }
 
-    /// What the rejects since they were last taken take in memory.
+    /// Memory of the rejects since the last [`Mapper::take_rejects`], in bytes.
     pub fn reject_bytes(&self) -> u64 {
         self.reject_bytes
     }
 
-    /// The rejects since they were last taken.
+    /// Takes the rejects collected since the last call.
     pub fn take_rejects(&mut self) -> Vec<Reject> {
         self.reject_bytes = 0;
         std::mem::take(&mut self.rejects)
@@ -242,15 +244,15 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         for ((range, quick), line) in Lines::new(indexed, self.rules.zone).zip(self.outcome.lines..) {
             let (raw, start) = (&bytes[range.clone()], offset + range.start as u64);
             let Some(transaction) = quick else {
-                // Rows are recorded in their order.
+                // Rows are recorded in order, so pending ones come first.
                 self.accept_all(&mut batches);
                 self.map_line(line, start, raw);
                 continue;
             };
             let hash = self.outcome.content.add(raw);
             self.outcome.sample.add(hash);
-            let seller = self.worker.memo.seek(ShortText::within(bytes, transaction.seller));
-            batches[1].push(Waiting { transaction, line, seller });
+            let seller = self.worker.memo.seller_key(ShortText::within(bytes, transaction.seller));
+            batches[1].push(PendingRow { transaction, line, seller });
             if batches[1].len() == BATCH_ROWS {
                 self.accept_batch(&batches[0], &batches[1]);
                 batches[0].clear();
@@ -264,23 +266,23 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         self.worker.separators = separators;
     }
 
-    /// Accepts the rows of two batches, one behind the other.
-    fn accept_all(&mut self, batches: &mut [Vec<Waiting>; 2]) {
+    /// Accepts the rows of two consecutive batches.
+    fn accept_all(&mut self, batches: &mut [Vec<PendingRow>; 2]) {
         self.accept_batch(&batches[0], &batches[1]);
         self.accept_batch(&batches[1], &[]);
         batches.iter_mut().for_each(Vec::clear);
     }
 
-    /// Accepts the rows of a batch; `next` come behind them.
-    fn accept_batch(&mut self, rows: &[Waiting], next: &[Waiting]) {
+    /// Accepts the rows of a batch; `next` holds the rows after it, for prefetching.
+    fn accept_batch(&mut self, rows: &[PendingRow], next: &[PendingRow]) {
         let mut later = rows.iter().chain(next).skip(AHEAD_ROWS);
-        for Waiting { transaction, line, seller } in rows {
-            later.next().into_iter().for_each(|later| self.worker.memo.approach(&later.seller));
+        for PendingRow { transaction, line, seller } in rows {
+            later.next().into_iter().for_each(|later| self.worker.memo.prefetch_entry(&later.seller));
             self.accept(*line, transaction, seller);
         }
     }
 
-    /// Any line, told the whole way.
+    /// Maps a line of any form, by the general parser.
     fn map_line(&mut self, number: u64, offset: u64, raw: &[u8]) {
         let line = raw.strip_suffix(b"\n").unwrap_or(raw);
         let hash = self.outcome.content.add(raw);
@@ -290,7 +292,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         match parse_line(line, self.rules.zone) {
             Line::Transaction(transaction) => {
                 self.outcome.sample.add(hash);
-                let seller = self.worker.memo.seek(ShortText::of(transaction.seller));
+                let seller = self.worker.memo.seller_key(ShortText::of(transaction.seller));
                 self.accept(number, &transaction, &seller);
             }
             Line::Blank => self.outcome.blank += 1,
@@ -302,7 +304,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
     }
 
     #[inline]
-    fn accept(&mut self, number: u64, transaction: &Transaction, seller: &SoughtSeller) {
+    fn accept(&mut self, number: u64, transaction: &Transaction, seller: &SellerKey) {
         let cents = transaction.amount_cents;
         let months = self.rules.zone.months();
         let index = transaction.month.since(months.first).expect("parsing checked the month");
@@ -313,7 +315,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         if !self.rules.counts(transaction.month) {
             return;
         }
-        let decision = self.worker.memo.categorize_sought(transaction, seller);
+        let decision = self.worker.memo.categorize_by_key(transaction, seller);
         let category = decision.category;
         self.outcome.by_source[decision.source as usize] += 1;
         self.keyed.add(self.rules.key, transaction.user_id, transaction.month, category, cents);
@@ -334,7 +336,7 @@ impl<'w, 'a, S: ChunkSink, R: Recorder> Mapper<'w, 'a, S, R> {
         self.rejects.push(reject);
     }
 
-    /// The counts, the rejects that were not taken, and what the recorder saw.
+    /// The outcome, the rejects not yet taken, and the recorder.
     pub fn finish(mut self) -> (Outcome, Vec<Reject>, R) {
         let shares = self.rules.zone.months().iter().zip(&self.worker.shares);
         for (month, share) in shares.filter(|(_, share)| share.rows > 0) {

@@ -1,13 +1,13 @@
-//! Lists of groups that are passed on where they stand: there are too many to copy them.
+//! Shared slices of a list of groups, which is too large to copy.
 //!
-//! In: a list. Out: stretches of it, for whoever needs them.
-//! Invariant: a list stays in memory for as long as one of its stretches is held, and no longer.
+//! In: a list. Out: ranges of it.
+//! Invariant: a list stays in memory exactly as long as one of its slices exists.
 
 use crate::domain::spend::Spend;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Groups that follow each other in a list.
+/// Consecutive groups of a list.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
     list: Arc<Vec<Spend>>,
@@ -15,20 +15,20 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// All of a list.
+    /// All groups of a list.
     pub fn of(list: Vec<Spend>) -> Groups {
         let range = 0..list.len();
         Groups { list: Arc::new(list), range }
     }
 
-    /// Some of them; the range counts from the first of these.
+    /// A range of these groups, counted from the first of them. Panics if it exceeds them.
     pub fn slice(&self, range: Range<usize>) -> Groups {
         assert!(range.start <= range.end && range.end <= self.range.len(), "within these groups");
         let range = self.range.start + range.start..self.range.start + range.end;
         Groups { list: self.list.clone(), range }
     }
 
-    /// How many groups stay in memory for these.
+    /// The number of groups kept in memory by these: all of the list.
     pub fn held(&self) -> usize {
         self.list.len()
     }

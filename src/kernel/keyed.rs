@@ -1,8 +1,9 @@
-//! The keyed total: a sum that notices money moved from one user, month or category to another.
+//! Keyed checksums: a sum that detects money moved between users, months or categories, and a
+//! digest of groups in order.
 //!
-//! In: (user, month, category, cents), in any order and grouping. Out: one number.
-//! T = Σ h(user, month, category) × cents mod 2^61 − 1, with h keyed afresh by every run, so no
-//! input can be made to fit. And the digest of groups in their order, keyed as well.
+//! In: (user, month, category, cents), in any order and grouping. Out: T = Σ h(user, month,
+//! category) × cents mod 2^61 − 1. The key of h is random per run, so no input can be constructed
+//! to collide. The digest of a list of groups is keyed as well.
 //! Invariant: T of the parts adds up to T of the whole, and so does the digest.
 
 use crate::domain::category::CategoryId;
@@ -11,7 +12,7 @@ use crate::domain::spend::Spend;
 
 const PRIME: u64 = (1 << 61) - 1;
 
-/// The secret of one run.
+/// The secret key of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     total: [u64; 3],
@@ -26,7 +27,7 @@ impl Key {
         Key { total: [one | 1, two, three | 1], digest: [0; 6].map(number) }
     }
 
-    /// How much one cent of this group weighs.
+    /// The weight of one cent of this group: h.
     #[inline]
     fn weight(self, user_id: u64, month: Month, category: CategoryId) -> u64 {
         let slot = u64::from(month.number()) << 8 | u64::from(category.0);
@@ -34,7 +35,8 @@ impl Key {
         fold(u128::from(first ^ slot) * u128::from(self.total[2]))
     }
 
-    /// A group at its place: keyed words multiplied, their halves folded together, as wyhash does.
+    /// The hash of a group at its place in the list: keyed words multiplied, the halves of the
+    /// products folded together, as wyhash does.
     #[inline]
     fn digest(self, place: u64, group: &Spend) -> u64 {
         let [user, cents, slot, count, first, second] = self.digest;
@@ -51,12 +53,12 @@ fn fold(product: u128) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// A keyed total.
+/// A keyed checksum: T.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyedTotal(u64);
+pub struct KeyedChecksum(u64);
 
-/// A keyed total that is being added up. The shares are taken modulo 2^61 − 1 all together: one by one
-/// that was a third of what totals cost.
+/// A keyed checksum being summed. The sum is reduced modulo 2^61 − 1 once at the end: reducing
+/// every share took a third of the time spent on checksums.
 ///
 /// ```text
 /// sum = low + high * 2^64
@@ -68,60 +70,61 @@ pub struct KeyedSum {
 }
 
 impl KeyedSum {
-    /// Adds cents of a group. 2^64 times, and no half can overflow.
+    /// Adds cents of a group. Neither half can overflow in 2^64 calls.
     #[inline]
     pub fn add(&mut self, key: Key, user_id: u64, month: Month, category: CategoryId, cents: i64) {
-        // 64 bits times 63 bits and a sign.
+        // A 64-bit weight times 63 bits and a sign.
         let share = i128::from(key.weight(user_id, month, category)) * i128::from(cents);
         self.low += u128::from(share as u64);
         self.high += share >> 64;
     }
 
-    pub fn total(self) -> KeyedTotal {
+    pub fn total(self) -> KeyedChecksum {
         let prime = i128::from(PRIME);
         let low = (self.low % u128::from(PRIME)).cast_signed();
-        // 2^61 is 1, so 2^64 is 8.
+        // 2^61 ≡ 1, so 2^64 ≡ 8.
         let high = self.high.rem_euclid(prime) * 8;
-        KeyedTotal(((low + high) % prime) as u64)
+        KeyedChecksum(((low + high) % prime) as u64)
     }
 }
 
-impl KeyedTotal {
-    pub fn plus(self, other: KeyedTotal) -> KeyedTotal {
+impl KeyedChecksum {
+    pub fn plus(self, other: KeyedChecksum) -> KeyedChecksum {
         let sum = self.0 + other.0;
-        KeyedTotal(if sum >= PRIME { sum - PRIME } else { sum })
+        KeyedChecksum(if sum >= PRIME { sum - PRIME } else { sum })
     }
 }
 
-/// What stands in a list of groups: another one has another digest, but for about one in 2^64.
+/// The digest of a list of groups. A different list has the same digest with a probability of about
+/// 2^-64.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest(u64);
 
 impl Digest {
-    /// Of a stretch that begins at this place of the list.
+    /// The digest of a range of a list; `start` is the index of its first group.
     pub fn of(key: Key, start: usize, groups: &[Spend]) -> Digest {
         let places = groups.iter().zip(start as u64..);
         Digest(places.fold(0, |sum, (group, place)| sum.wrapping_add(key.digest(place, group))))
     }
 
-    /// The digest of two stretches.
+    /// The digest of two ranges together.
     pub fn plus(self, other: Digest) -> Digest {
         Digest(self.0.wrapping_add(other.0))
     }
 }
 
-/// What a sorted stretch of one month's groups adds up to.
+/// Totals of a sorted range of one month's groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupTotals {
     pub groups: u64,
     pub users: u64,
     pub transactions: u64,
     pub net_cents: i128,
-    pub keyed: KeyedTotal,
+    pub keyed: KeyedChecksum,
 }
 
 impl GroupTotals {
-    /// Adds up groups that are sorted by user and begin with a user of their own.
+    /// Totals of groups sorted by user. The range must start at the first group of its user.
     pub fn of(key: Key, month: Month, groups: &[Spend]) -> GroupTotals {
         let begins = groups.windows(2).filter(|pair| pair[0].user_id != pair[1].user_id).count();
         let users = (begins + usize::from(!groups.is_empty())) as u64;
@@ -136,7 +139,7 @@ impl GroupTotals {
         totals
     }
 
-    /// The totals of two stretches that share no user.
+    /// The totals of two ranges without common users.
     pub fn plus(self, other: GroupTotals) -> GroupTotals {
         GroupTotals {
             groups: self.groups + other.groups,
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sum_is_that_of_the_remainders() {
+    fn a_checksum_equals_the_sum_of_reduced_shares() {
         let (key, month, prime) = (Key::random(), "2025-01".parse().unwrap(), i128::from(PRIME));
         let (mut sum, mut expected) = (KeyedSum::default(), 0);
         for user_id in 0..2000 {
@@ -161,12 +164,12 @@ mod tests {
             sum.add(key, user_id, month, CategoryId(3), cents);
             let weight = i128::from(key.weight(user_id, month, CategoryId(3)));
             expected = (expected + weight % prime * (i128::from(cents) % prime)).rem_euclid(prime);
-            assert_eq!(i128::from(sum.total().0), expected, "up to the {user_id}th");
+            assert_eq!(i128::from(sum.total().0), expected, "up to user {user_id}");
         }
     }
 
     #[test]
-    fn a_digest_notices_every_field_and_every_place() {
+    fn a_digest_depends_on_every_field_and_place() {
         let key = Key::random();
         let group = |n: u64| Spend {
             user_id: n / 2,
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn order_and_grouping_do_not_matter_but_owners_do() {
+    fn a_checksum_ignores_order_and_grouping_but_not_owners() {
         let key = Key::random();
         let month: Month = "2025-01".parse().unwrap();
         let total = |rows: &[(u64, u8, i64)]| {

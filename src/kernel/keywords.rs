@@ -1,8 +1,8 @@
-//! Words that tell the trade wherever they stand: the weakest evidence.
+//! Keywords that name a trade anywhere in a descriptor: the weakest evidence.
 //!
-//! In: entries in the scope of a job; then words of a descriptor. Out: the entry that fits.
-//! Invariant: a keyword within a longer one does not count (`pet food` is no food); of those that
-//! are left all agree, or nothing is decided (`garden centre café`).
+//! In: entries in the scope of a job; then the words of a descriptor. Out: the matching entry.
+//! Invariant: a keyword within a longer one is ignored (`pet food` is not food); the others must
+//! all agree, otherwise nothing is decided (`garden centre café`).
 
 use super::descriptor::Descriptor;
 use super::fold::fold;
@@ -14,13 +14,13 @@ use smallvec::{SmallVec, smallvec};
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 
-/// A shorter beginning could be that of too many words.
+/// A shorter truncated text matches the beginning of too many words.
 const CUT_BYTES_MIN: usize = 6;
 
-/// A seller of one word that is so long is an address without its end.
+/// A one-word seller of at least this length is treated as a web address without its ending.
 const GLUED_SELLER_BYTES_MIN: usize = 14;
 
-/// Shorter words end too many others, and something has to stand before them.
+/// Shorter keywords end too many unrelated words, and something must precede them.
 const GLUED_BYTES_MIN: usize = 5;
 const GLUED_BYTES_BEFORE_MIN: usize = 2;
 
@@ -29,7 +29,7 @@ const GLUED_BYTES_BEFORE_MIN: usize = 2;
 pub struct Keyword {
     /// As the table spells it.
     pub text: String,
-    /// None where two entries disagree.
+    /// `None` if two entries disagree.
     category: Option<CategoryId>,
     department: Department,
     rank: Rank,
@@ -41,7 +41,7 @@ impl Keyword {
     }
 }
 
-/// Whether the first word may be several, as in the address of a web site.
+/// True if the first word may consist of several, as in a web address.
 fn is_glued(seller: &Descriptor) -> bool {
     seller.web || matches!(seller.words[..], [word] if word.len() >= GLUED_SELLER_BYTES_MIN)
 }
@@ -49,11 +49,11 @@ fn is_glued(seller: &Descriptor) -> bool {
 #[derive(Debug, Default)]
 pub struct Keywords {
     keywords: Vec<Keyword>,
-    /// By words with single spaces between.
+    /// By words joined with single spaces.
     by_words: HashMap<Box<str>, u32, RandomState>,
-    /// The first word of each: most words begin none.
+    /// The first word of each keyword: rules out most words early.
     starts: HashSet<Box<str>, RandomState>,
-    /// In order, to find those that begin with a text.
+    /// Sorted, to find all keywords that start with a text.
     sorted: Vec<(Box<str>, u32)>,
 }
 
@@ -75,7 +75,8 @@ impl Keywords {
         keywords
     }
 
-    /// Of entries of one keyword the one of the better scope holds; of one scope, those that agree.
+    /// Among entries of one keyword the best rank wins: the earlier table, then the narrower scope.
+    /// Entries of the same rank must agree.
     fn add(&mut self, words: String, keyword: Keyword) {
         match self.by_words.entry(words.into()) {
             Slot::Vacant(free) => {
@@ -101,14 +102,14 @@ impl Keywords {
         &self.keywords[index as usize]
     }
 
-    /// The keyword that tells the trade.
+    /// The keyword that names the trade.
     pub fn find(&self, seller: &Descriptor) -> Option<(u32, CategoryId)> {
         let found = self.find_among(&seller.words, seller.cut, Keyword::tells_trade);
         let glued = || if is_glued(seller) { self.find_glued(&seller.words) } else { None };
         found.or_else(glued)
     }
 
-    /// The keyword that tells a department, behind so many words of a seller's name.
+    /// The keyword that names a department, after the first `name_words` words of the seller.
     pub fn find_department(&self, seller: &Descriptor, name_words: usize) -> Option<(u32, CategoryId)> {
         self.find_among(&seller.words[name_words..], seller.cut, |keyword| {
             keyword.department != Department::No
@@ -149,14 +150,14 @@ impl Keywords {
         first
     }
 
-    /// The keyword that a cut text is the beginning of, if all that begin so agree.
+    /// The keyword that a cut text starts, if all keywords that start with it agree.
     fn complete(&self, text: &str) -> Option<u32> {
         if text.len() < CUT_BYTES_MIN {
             return None;
         }
         let from = self.sorted.partition_point(|(words, _)| &**words < text);
         let begin_so = self.sorted[from..].iter().take_while(|(words, _)| words.starts_with(text));
-        // It is the last word that is cut: there are no words behind it.
+        // Only the last word is cut, so the keyword has no further words.
         let spaces = |text: &str| text.matches(' ').count();
         let mut begin_so = begin_so.filter(|(words, _)| spaces(words) == spaces(text));
         let &(_, first) = begin_so.next()?;
@@ -164,7 +165,7 @@ impl Keywords {
         begin_so.all(|(_, index)| self.keyword(*index).category == category).then_some(first)
     }
 
-    /// The longest keyword that ends the name of a web site, which is written without spaces.
+    /// The longest keyword that ends a web address, whose words are joined without spaces.
     fn find_glued(&self, words: &[&str]) -> Option<(u32, CategoryId)> {
         let site = words.first()?;
         let mut ends = site.char_indices().map(|(start, _)| &site[start..]).skip(GLUED_BYTES_BEFORE_MIN);

@@ -1,16 +1,15 @@
-//! A worker's memory of sellers, and what it shares with the others: the clever path runs once per
-//! distinct seller.
+//! Caches of seller lookups, one per worker and one shared by all, so that each distinct seller is
+//! looked up once.
 //!
-//! In: transactions. Out: decisions, and how many of them were remembered.
-//! Invariant: memory is bounded, whatever sellers come; a decision is the same whether it is
-//! remembered or made anew.
+//! In: transactions. Out: decisions, and the number of cache hits.
+//! Invariant: memory is bounded for any input; a cached decision equals a fresh one.
 
 use super::categorize::{Categorizer, Decision, Seller};
 use super::choices::ChosenName;
 use super::fold::{REFERENCE_DIGITS_MIN, fold};
 use super::rules::RuleId;
 use super::short_text::ShortText;
-use super::slots::Slots;
+use super::slots::SellerTable;
 use crate::domain::transaction::Transaction;
 use crate::limits::SELLERS_REMEMBERED_MAX;
 use ahash::RandomState;
@@ -20,30 +19,30 @@ use std::sync::{Mutex, MutexGuard};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
-/// Different sets of rules that fit some seller; a job has a handful.
+/// Upper bound of distinct sets of rules that match some seller; a job has a handful.
 const RULE_SETS_MAX: usize = 65_536;
 
 #[derive(Clone, Copy)]
-struct Remembered {
+struct CachedSeller {
     decision: Decision,
     choices: Option<ChosenName>,
-    /// Index of a set of rules; 0 is the empty one.
+    /// Index into the rule sets; 0 is the empty set.
     rules: u32,
 }
 
-/// A seller as it is printed, and what the search for it begins with.
+/// A seller's text as cache key, with its hash.
 #[derive(Clone, Copy)]
-pub struct SoughtSeller {
+pub struct SellerKey {
     text: ShortText,
     hash: u64,
 }
 
-/// How often a seller was known.
+/// Rows by the cache that answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoCounts {
-    /// As it was printed, but for reference numbers.
+    /// Found by the printed text without reference numbers.
     pub by_text: u64,
-    /// But for case and punctuation as well.
+    /// Found by the folded text, which also ignores case and punctuation.
     pub by_folded_text: u64,
     pub looked_up: u64,
 }
@@ -58,15 +57,15 @@ impl MemoCounts {
     }
 }
 
-/// What all workers together have looked up.
+/// The cache shared by all workers.
 pub struct Known<'a> {
     categorizer: &'a Categorizer,
-    /// By folded text, each in the shard of its hash.
-    shards: Vec<Mutex<Lately<Seller>>>,
+    /// By folded text; the hash selects the shard.
+    shards: Vec<Mutex<TwoGenerationCache<Seller>>>,
     hasher: RandomState,
 }
 
-/// So many that two workers seldom want the same.
+/// Enough that two workers rarely want the same shard.
 const SHARDS: usize = 64;
 
 impl<'a> Known<'a> {
@@ -75,11 +74,11 @@ impl<'a> Known<'a> {
     }
 
     fn of_size(categorizer: &'a Categorizer, most: usize) -> Known<'a> {
-        let shard = |_| Mutex::new(Lately::new(most / SHARDS));
+        let shard = |_| Mutex::new(TwoGenerationCache::new(most / SHARDS));
         Known { categorizer, shards: (0..SHARDS).map(shard).collect(), hasher: RandomState::new() }
     }
 
-    fn shard(&self, folded: &str) -> MutexGuard<'_, Lately<Seller>> {
+    fn shard(&self, folded: &str) -> MutexGuard<'_, TwoGenerationCache<Seller>> {
         let shard = self.hasher.hash_one(folded) as usize % SHARDS;
         self.shards[shard].lock().expect("no thread panics while it holds this")
     }
@@ -88,7 +87,7 @@ impl<'a> Known<'a> {
         self.shard(folded).get(folded)
     }
 
-    /// Two workers may look up the same at once: they find the same.
+    /// Two workers may look up the same seller at once; both get the same result.
     fn look_up(&self, seller: &str, folded: &str) -> Seller {
         let found = self.categorizer.look_up_folded(seller, folded);
         self.shard(folded).insert(folded.into(), found.clone());
@@ -98,10 +97,10 @@ impl<'a> Known<'a> {
 
 pub struct Memo<'a> {
     known: &'a Known<'a>,
-    /// As printed but for reference numbers, if short: most rows.
-    by_text: Slots<Remembered>,
-    /// As printed, if long.
-    by_long_text: Lately<Remembered>,
+    /// By printed text without reference numbers, if short: most rows.
+    by_text: SellerTable<CachedSeller>,
+    /// By printed text, if long.
+    by_long_text: TwoGenerationCache<CachedSeller>,
     rule_sets: Vec<Box<[RuleId]>>,
     rule_set_ids: Map<Box<[RuleId]>, u32>,
     folded: String,
@@ -116,8 +115,8 @@ impl<'a> Memo<'a> {
     fn of_size(known: &'a Known<'a>, most: usize) -> Memo<'a> {
         let mut memo = Memo {
             known,
-            by_text: Slots::new(most.next_power_of_two()),
-            by_long_text: Lately::new(most),
+            by_text: SellerTable::new(most.next_power_of_two()),
+            by_long_text: TwoGenerationCache::new(most),
             rule_sets: Vec::new(),
             rule_set_ids: Map::default(),
             folded: String::new(),
@@ -128,34 +127,35 @@ impl<'a> Memo<'a> {
     }
 
     pub fn categorize(&mut self, transaction: &Transaction) -> Decision {
-        self.categorize_sought(transaction, &self.seek(ShortText::of(transaction.seller)))
+        self.categorize_by_key(transaction, &self.seller_key(ShortText::of(transaction.seller)))
     }
 
-    /// What the search for a seller begins with; best some rows before it is searched for.
+    /// The cache key of a seller. Starts a prefetch of its slot: best called some rows before the
+    /// lookup.
     #[inline]
-    pub fn seek(&self, seller: ShortText) -> SoughtSeller {
-        SoughtSeller { hash: self.by_text.hash(&seller), text: seller }
+    pub fn seller_key(&self, seller: ShortText) -> SellerKey {
+        SellerKey { hash: self.by_text.hash(&seller), text: seller }
     }
 
-    /// The second step towards a seller, a little later.
+    /// Starts a prefetch of the seller's entry, once its slot is in the cache.
     #[inline]
-    pub fn approach(&self, seller: &SoughtSeller) {
-        self.by_text.approach(seller.hash);
+    pub fn prefetch_entry(&self, seller: &SellerKey) {
+        self.by_text.prefetch_entry(seller.hash);
     }
 
-    /// Categorizes a transaction whose seller was sought.
+    /// Categorizes a transaction by the cache key of its seller.
     #[inline]
-    pub fn categorize_sought(&mut self, transaction: &Transaction, sought: &SoughtSeller) -> Decision {
-        if let Some(known) = self.by_text.get(&sought.text, sought.hash) {
+    pub fn categorize_by_key(&mut self, transaction: &Transaction, key: &SellerKey) -> Decision {
+        if let Some(known) = self.by_text.get(&key.text, key.hash) {
             self.counts.by_text += 1;
             return self.decide(transaction, known);
         }
-        let known = self.find(transaction.seller, &sought.text);
+        let known = self.find(transaction.seller, &key.text);
         self.decide(transaction, &known)
     }
 
-    /// A seller that is not remembered as a short text.
-    fn find(&mut self, seller: &str, text: &ShortText) -> Remembered {
+    /// Finds a seller that is not in the table of short texts.
+    fn find(&mut self, seller: &str, text: &ShortText) -> CachedSeller {
         let long = match !text.is_whole() && !may_refer(seller) {
             true => self.by_long_text.get(seller),
             false => None,
@@ -170,7 +170,7 @@ impl<'a> Memo<'a> {
     }
 
     #[inline]
-    fn decide(&self, transaction: &Transaction, known: &Remembered) -> Decision {
+    fn decide(&self, transaction: &Transaction, known: &CachedSeller) -> Decision {
         let rules = match known.rules {
             0 => &[],
             set => &*self.rule_sets[set as usize],
@@ -178,9 +178,9 @@ impl<'a> Memo<'a> {
         self.known.categorizer.decide(transaction, known.choices, rules, known.decision)
     }
 
-    /// A text with a reference number that stands in it still may never come again, but its folded form
-    /// does. Where nothing is left by folding, the text itself is the seller.
-    fn look_up(&mut self, seller: &str, text: &ShortText) -> Remembered {
+    /// A text that still contains a reference number may never recur, but its folded form does. If
+    /// folding leaves nothing, the text itself is the seller.
+    fn look_up(&mut self, seller: &str, text: &ShortText) -> CachedSeller {
         let mut folded = std::mem::take(&mut self.folded);
         fold(seller, &mut folded);
         let found = match self.known.get(&folded) {
@@ -194,7 +194,7 @@ impl<'a> Memo<'a> {
             }
         };
         let rules = self.rule_set(found.rules);
-        let known = Remembered { decision: found.decision, choices: found.choices, rules };
+        let known = CachedSeller { decision: found.decision, choices: found.choices, rules };
         match text.is_whole() {
             true if text.may_recur() && !folded.is_empty() => self.by_text.insert(text, known),
             false if !may_refer(seller) => self.by_long_text.insert(seller.into(), known),
@@ -205,12 +205,12 @@ impl<'a> Memo<'a> {
     }
 
     fn rule_set(&mut self, rules: Vec<RuleId>) -> u32 {
-        // The usual case, for which nothing is looked for.
+        // The usual case needs no lookup.
         if rules.is_empty() && !self.rule_sets.is_empty() {
             return 0;
         }
         if self.rule_sets.len() > RULE_SETS_MAX {
-            // What is remembered names sets by their index, so all is forgotten together.
+            // Cached sellers refer to sets by index, so all caches are cleared together.
             *self = Memo { counts: self.counts, ..Memo::of_size(self.known, 2 * self.by_long_text.half) };
         }
         let next = self.rule_sets.len() as u32;
@@ -222,22 +222,23 @@ impl<'a> Memo<'a> {
     }
 }
 
-/// Whether a text has the digits of a reference, told at a glance.
+/// True if a text has enough digits for a reference.
 fn may_refer(seller: &str) -> bool {
     seller.bytes().filter(u8::is_ascii_digit).count() >= REFERENCE_DIGITS_MIN
 }
 
-/// What was asked for lately: at most so many, the others are forgotten by halves.
-struct Lately<V> {
+/// A cache of two generations: holds about `2 * half` texts, and evicts the older generation as a
+/// whole.
+struct TwoGenerationCache<V> {
     young: Map<CompactString, V>,
-    /// Moves to the young when asked for, and is forgotten when they are many.
+    /// Entries move to the young generation when used; the rest are dropped when that is full.
     old: Map<CompactString, V>,
     half: usize,
 }
 
-impl<V: Clone> Lately<V> {
-    fn new(most: usize) -> Lately<V> {
-        Lately { young: Map::default(), old: Map::default(), half: most / 2 }
+impl<V: Clone> TwoGenerationCache<V> {
+    fn new(most: usize) -> TwoGenerationCache<V> {
+        TwoGenerationCache { young: Map::default(), old: Map::default(), half: most / 2 }
     }
 
     #[inline]
@@ -302,7 +303,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn what_is_remembered_is_what_would_be_found(
+        fn a_cached_decision_equals_a_fresh_one(
             rows in prop::collection::vec((0..4u64, 0..9usize, 0..40u32, -900..900i64), 1..200),
             most in 2..12usize,
         ) {
@@ -362,9 +363,13 @@ mod tests {
         assert_eq!(
             count(&|number| format!("ACME O'2K{number:04}CD5")),
             [0, 1000, 0],
-            "no plain code, but one that folds like it"
+            "not a plain code, but folds like one"
         );
-        assert_eq!(count(&|number| format!("{}", 70_000_000 + number)), [0, 0, 1000], "sellers of their own");
-        assert_eq!(memo.by_text.texts(), 2, "what never comes again is not kept");
+        assert_eq!(
+            count(&|number| format!("{}", 70_000_000 + number)),
+            [0, 0, 1000],
+            "each is its own seller"
+        );
+        assert_eq!(memo.by_text.texts(), 2, "texts that never recur are not cached");
     }
 }

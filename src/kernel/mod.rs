@@ -1,7 +1,7 @@
 //! The hot loop: synchronous, no I/O, no Arrow, no allocation per row.
 //!
 //! In: blocks of whole lines. Out: movements by partition, sums, rejects.
-//! Invariant: whatever [`plain`] says a log means, the fast path says too.
+//! Invariant: the fast path gives the same result as the oracle [`plain`] for every log.
 
 pub mod categorize;
 pub mod choices;

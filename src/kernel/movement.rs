@@ -1,15 +1,16 @@
-//! Movements, and how they wait between map and reduce.
+//! Movements: one transaction's share of monthly spending, and their packed form between map and
+//! reduce.
 //!
-//! In: a categorized transaction. Out: 8 bytes at most, 5 in the usual run, or 16 where it lies
-//! outside what a sample of the logs led to expect.
-//! Invariant: what goes in comes out, packed and unpacked without loss.
+//! In: a categorized transaction. Out: at most 8 bytes, usually 5, if it is within the ranges
+//! expected from a sample of the logs; otherwise 16.
+//! Invariant: packing and unpacking are lossless.
 
 use super::prefetch::prefetch;
 use crate::domain::category::CategoryId;
 use crate::limits::MONTHS_MAX;
 use std::ops::{Range, RangeInclusive};
 
-/// One transaction's share of monthly spending.
+/// A transaction's share of monthly spending.
 ///
 /// ```text
 /// packed: | month 12 | category 8 | cents + 2^43, 44 bits |
@@ -24,7 +25,8 @@ const CENTS_BITS: u32 = 44;
 const CENTS_BIAS: i64 = 1 << (CENTS_BITS - 1);
 
 impl Movement {
-    /// `month_index` counts from the job's first month; `cents` lies within `AMOUNT_CENTS_MAX`.
+    /// `month_index` counts from the job's first month. Panics if it is not below `MONTHS_MAX`, or
+    /// if the cents exceed 44 bits (`AMOUNT_CENTS_MAX` fits).
     #[inline]
     pub fn new(user_id: u64, month_index: u32, category: CategoryId, cents: i64) -> Movement {
         assert!(month_index < MONTHS_MAX && (-CENTS_BIAS..CENTS_BIAS).contains(&cents));
@@ -48,13 +50,12 @@ impl Movement {
         (self.packed & ((1 << CENTS_BITS) - 1)) as i64 - CENTS_BIAS
     }
 
-    /// The same for all movements of one group of monthly spending: month, user, category, in the
-    /// order in which groups are published.
+    /// The group key in the order of publication: month, user, category.
     pub fn group(&self) -> (u32, u64, u8) {
         (self.month_index(), self.user_id, self.category().0)
     }
 
-    /// For partitions that wait on disk.
+    /// The form of movements spilled to disk.
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.user_id.to_le_bytes());
@@ -68,9 +69,8 @@ impl Movement {
     }
 }
 
-/// How the movements of a job are packed into at most 64 bits, from the highest to the lowest: month,
-/// user, category, cents. The first three are the key of a group, in the order in which it is
-/// published.
+/// The bit layout of a job's packed movements, at most 64 bits. Month, user and category, the
+/// highest bits, are the group key in the order of publication.
 ///
 /// ```text
 /// | month - first month | user - first user of the partition | category | cents + half their range |
@@ -87,7 +87,7 @@ pub struct Packing {
 /// With fewer bits for cents too many movements would not fit.
 const PACKED_CENTS_BITS_MIN: u32 = 20;
 
-/// Bits that hold all numbers up to this one.
+/// The number of bits needed for numbers up to `most`.
 pub fn bits(most: u64) -> u32 {
     u64::BITS - most.leading_zeros()
 }
@@ -98,8 +98,9 @@ fn low_bits(number: u64, bits: u32) -> u64 {
 }
 
 impl Packing {
-    /// For these months, users in a range of that size, so many categories, and cents that want so
-    /// many bits. None if too few are left for them.
+    /// A layout for these months, users within `user_bits` bits, so that cents get
+    /// `cents_bits_wanted` bits if possible. `None` if fewer than `PACKED_CENTS_BITS_MIN` are
+    /// left for cents.
     pub fn new(
         months: RangeInclusive<u32>,
         user_bits: u32,
@@ -112,12 +113,12 @@ impl Packing {
         let key_bits = month_bits + user_bits + category_bits;
         let room = u64::BITS.checked_sub(key_bits).filter(|room| *room >= PACKED_CENTS_BITS_MIN)?;
         let wanted = cents_bits_wanted.clamp(PACKED_CENTS_BITS_MIN, room.min(CENTS_BITS));
-        // What is left of the last byte is theirs as well.
+        // Cents also get the unused bits of the last byte.
         let cents_bits = ((key_bits + wanted).next_multiple_of(8) - key_bits).min(CENTS_BITS);
         Some(Packing { first_month, month_bits, user_bits, category_bits, cents_bits })
     }
 
-    /// `base` is the first user of the partition. None if the movement does not fit.
+    /// `base` is the first user of the partition. `None` if the movement does not fit.
     #[inline]
     pub fn pack(&self, base: u64, movement: Movement) -> Option<u64> {
         let month = u64::from(movement.month_index().wrapping_sub(self.first_month));
@@ -139,13 +140,13 @@ impl Packing {
         self.first_month + month as u32
     }
 
-    /// The key of its group.
+    /// The group key of a packed movement.
     #[inline]
     pub fn key(&self, packed: u64) -> u64 {
         packed >> self.cents_bits
     }
 
-    /// The user of a packed movement, and its category.
+    /// The user and the category of a packed movement.
     #[inline]
     pub fn user_and_category(&self, base: u64, packed: u64) -> (u64, CategoryId) {
         let key = self.key(packed);
@@ -153,7 +154,7 @@ impl Packing {
         (base + user, CategoryId(low_bits(key, self.category_bits) as u8))
     }
 
-    /// No packed movement has more cents, nor fewer than as many below zero.
+    /// Cents of a packed movement are within `-cents_max()..cents_max()`.
     pub fn cents_max(&self) -> i64 {
         1 << (self.cents_bits - 1)
     }
@@ -170,19 +171,19 @@ impl Packing {
         Movement::new(user_id, self.month_index(packed), category, self.cents(packed))
     }
 
-    /// Where the key of a group stands: above the cents.
+    /// The bits of the group key: all above the cents.
     pub fn key_bits(&self) -> Range<u32> {
         self.cents_bits..self.cents_bits + self.category_bits + self.user_bits + self.month_bits
     }
 
-    /// Whole bytes that hold a packed movement.
+    /// The size of a packed movement in whole bytes.
     pub fn row_bytes(&self) -> usize {
         self.key_bits().end.div_ceil(8) as usize
     }
 }
 
-/// Packed movements, one behind the other, in as many bytes each as their packing needs: what waits
-/// between map and reduce is most of what a run holds, and memory costs time.
+/// Packed movements, stored without gaps in as few bytes as their layout needs: they are most of a
+/// run's memory, and memory bandwidth costs time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedRows {
     bytes: Vec<u8>,
@@ -192,7 +193,7 @@ pub struct PackedRows {
 const WORD_BYTES: usize = size_of::<u64>();
 
 impl PackedRows {
-    /// Of what [`PackedRows::bytes`] gave.
+    /// From the result of [`PackedRows::bytes`].
     pub fn of_bytes(bytes: Vec<u8>, row_bytes: usize) -> PackedRows {
         assert!(bytes.is_empty() || bytes.len().is_multiple_of(row_bytes));
         PackedRows { bytes, row_bytes }
@@ -225,12 +226,12 @@ impl PackedRows {
         })
     }
 
-    /// Without any, and room for more.
+    /// An empty list with room for `bytes` bytes.
     pub fn with_capacity(bytes: usize, row_bytes: usize) -> PackedRows {
         PackedRows { bytes: Vec::with_capacity(bytes), row_bytes }
     }
 
-    /// Whether a row more would need more memory.
+    /// True if the next row would need a reallocation.
     pub fn is_full(&self) -> bool {
         self.bytes.len() + WORD_BYTES > self.bytes.capacity()
     }
@@ -238,11 +239,11 @@ impl PackedRows {
     #[inline]
     pub fn push(&mut self, row: u64) {
         let (start, row_bytes) = (self.bytes.len(), self.row_bytes);
-        // A line ahead, each time a line of the cache is begun: by then it will be needed.
+        // On each new cache line, prefetches the next one.
         if start % 64 < row_bytes {
             prefetch(self.bytes.spare_capacity_mut().get(64));
         }
-        // A whole word is written fastest; the next one goes over what is too much of it.
+        // Writing a whole word is fastest; the next row overwrites the excess.
         self.bytes.extend_from_slice(&row.to_le_bytes());
         self.bytes.truncate(start + row_bytes);
     }
@@ -263,7 +264,7 @@ impl Chunk {
         }
     }
 
-    /// What it takes in memory.
+    /// Allocated memory in bytes.
     pub fn held_bytes(&self) -> u64 {
         let bytes = match self {
             Chunk::Packed(rows) => rows.bytes.capacity(),
@@ -279,7 +280,7 @@ mod tests {
     use crate::domain::money::AMOUNT_CENTS_MAX;
 
     #[test]
-    fn rows_of_any_width_come_out_as_they_went_in() {
+    fn packed_rows_of_any_width_are_read_back() {
         for row_bytes in 1..=WORD_BYTES {
             let all = u64::MAX >> (64 - 8 * row_bytes);
             let mut rows = PackedRows::with_capacity(1000, row_bytes);
@@ -289,7 +290,7 @@ mod tests {
                 rows.push(row);
                 expected.push(row);
             }
-            assert_eq!(rows.rows(), (1000 - WORD_BYTES) / row_bytes + 1, "no room is left");
+            assert_eq!(rows.rows(), (1000 - WORD_BYTES) / row_bytes + 1, "full");
             assert!(rows.iter().eq(expected.iter().copied()));
             assert_eq!(PackedRows::of_bytes(rows.bytes().to_vec(), row_bytes), rows);
         }
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_movement_keeps_its_parts() {
+    fn a_movement_keeps_its_fields() {
         for cents in [0, 1, -1, AMOUNT_CENTS_MAX, -AMOUNT_CENTS_MAX] {
             for (user, month, category) in [(0, 0, 0), (u64::MAX >> 1, MONTHS_MAX - 1, 255)] {
                 let movement = Movement::new(user, month, CategoryId(category), cents);

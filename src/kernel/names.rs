@@ -1,9 +1,10 @@
-//! Names of sellers, and the longest of them that a descriptor begins with.
+//! Names of sellers, and the longest name at the start of a descriptor.
 //!
 //! In: entries in the scope of a job, compiled once; then the words of a descriptor. Out: the
-//! entry that fits. Invariant: spaces between words do not count (`wh smith` is `whsmith`), whole
-//! words do; two entries of one name and one scope that disagree decide nothing; a weak name
-//! decides only for a seller that is called so and nothing else.
+//! matching entry.
+//! Invariant: spaces between words are ignored (`wh smith` is `whsmith`), but only whole words
+//! match; conflicting entries of one name and rank decide nothing; a weak name matches only a
+//! seller whose whole name it is.
 
 use super::descriptor::Descriptor;
 use super::fold::fold;
@@ -19,35 +20,35 @@ use std::collections::hash_map::Entry as Slot;
 pub struct Name {
     /// As the table spells it.
     pub text: String,
-    /// None where two entries disagree.
+    /// `None` if two entries disagree.
     pub category: Option<CategoryId>,
     weak: bool,
-    /// The address of a web site of one word (`booking.com`): no name of anybody else.
+    /// The address of a web site with a one-word label (`booking.com`): matches only web addresses.
     site: bool,
     words: usize,
     rank: Rank,
 }
 
-/// A name that was found.
+/// A matching name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub index: u32,
     pub category: CategoryId,
     pub fit: Fit,
-    /// How many words of the descriptor it takes.
+    /// The number of words of the descriptor covered by the name.
     pub words: usize,
 }
 
-/// How a name was found.
+/// How a name matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// The descriptor is the name, but for a place or a number behind it.
+    /// The name is the whole descriptor, except for a place or number behind it.
     Whole,
-    /// It begins with the name.
+    /// The descriptor starts with the name.
     Begins,
-    /// It is the beginning of the name, cut off by the bank.
+    /// The descriptor, cut off by the bank, is the beginning of the name.
     Cut,
-    /// It is the name without its last word.
+    /// The descriptor is the name without its last word.
     Short,
 }
 
@@ -55,16 +56,17 @@ pub enum Fit {
 pub struct Names {
     names: Vec<Name>,
     by_key: HashMap<Box<str>, u32, RandomState>,
-    /// Keys in order, to find those that begin with a text.
+    /// Keys sorted, to find all that start with a text.
     sorted: Vec<(Box<str>, u32)>,
     key_bytes_max: usize,
 }
 
-/// A shorter beginning could be that of too many names.
+/// A shorter text is the beginning of too many names.
 const LONGER_BYTES_MIN: usize = 9;
 
 impl Names {
-    /// The names that hold in the countries of a job. `is_weak` judges the words of a name.
+    /// Compiles the names that apply in the countries of a job. `is_weak` is called with the words
+    /// of a name.
     pub fn new(
         entries: &[SellerEntry],
         countries: &[Country],
@@ -89,7 +91,8 @@ impl Names {
         names
     }
 
-    /// Of entries of one name the one of the better scope holds; of one scope, those that agree.
+    /// Among entries of one name the best rank wins: the earlier table, then the narrower scope.
+    /// Entries of the same rank must agree.
     fn add(&mut self, key: String, name: Name) {
         let next = self.names.len() as u32;
         match self.by_key.entry(key.into()) {
@@ -117,8 +120,8 @@ impl Names {
         &self.names[index as usize]
     }
 
-    /// The longest name that the words begin with, unless it is weak or in dispute. `text` are the
-    /// words without spaces, and so many of them are the descriptor's name.
+    /// The longest name that matches; `None` if its entries disagree. `text` is the words joined
+    /// without spaces; the first `name_words` words are the descriptor's name.
     pub fn find(&self, seller: &Descriptor, text: &str, name_words: usize) -> Option<Found> {
         if self.names.is_empty() {
             return None;
@@ -141,27 +144,27 @@ impl Names {
         None
     }
 
-    /// The one name that the words are the beginning of, cut off by the bank. Weaker evidence than
-    /// a name that was found. `text` are the words without spaces.
+    /// The name whose beginning is the descriptor, cut off by the bank. Weaker evidence than
+    /// [`Names::find`]. `text` is the words joined without spaces.
     pub fn find_cut(&self, seller: &Descriptor, text: &str) -> Option<Found> {
         let longer = if seller.cut { self.longer(text, |_| true) } else { None };
         let (index, category) = longer?;
         Some(Found { index, category, fit: Fit::Cut, words: seller.words.len() })
     }
 
-    /// The one name that a name is all but the last word of.
+    /// The name that has one more word than `name`.
     pub fn find_shortened(&self, seller: &Descriptor, name: &[&str]) -> Option<Found> {
         let (index, category) = self.longer_by_a_word(name)?;
         Some(Found { index, category, fit: Fit::Short, words: seller.words.len() })
     }
 
-    /// The name that has one word more than a name of several words.
+    /// The name that has one more word than a name of at least two words.
     fn longer_by_a_word(&self, name: &[&str]) -> Option<(u32, CategoryId)> {
         let by_a_word = |index: u32| self.name(index).words == name.len() + 1;
         if name.len() > 1 { self.longer(&name.concat(), by_a_word) } else { None }
     }
 
-    /// The name that a text is the beginning of, if all names that begin so fit and agree.
+    /// The name that starts with a text, if all names that start with it fit and agree.
     fn longer(&self, text: &str, fits: impl Fn(u32) -> bool) -> Option<(u32, CategoryId)> {
         if text.len() < LONGER_BYTES_MIN {
             return None;

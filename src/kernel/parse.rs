@@ -1,7 +1,8 @@
-//! One line of a log to one transaction, or to the reason why not.
+//! Parses one line of a log into a transaction, or into the reason for its refusal.
 //!
-//! In: the bytes of a line without its end. Out: [`Line`]. Invariant: fields are split at tabs
-//! and nothing is quoted, trimmed or repaired; the leftmost fault is the one that is named.
+//! In: the bytes of a line without its newline. Out: [`Line`].
+//! Invariant: fields are split at tabs; nothing is unquoted, trimmed or repaired; the leftmost
+//! error is reported.
 
 use crate::domain::money::{AmountError, parse_amount_cents};
 use crate::domain::timestamp::{TimestampError, parse_timestamp};
@@ -9,10 +10,10 @@ use crate::domain::transaction::{Refusal, RejectReason, SELLER_BYTES_MAX, Transa
 use crate::domain::zone::Zone;
 use crate::planted::Bug;
 
-/// What a line turned out to be.
+/// The result of parsing a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// Nothing but separators and spaces.
+    /// Only tabs and spaces.
     Blank,
     Transaction(Transaction<'a>),
     Refused(Refusal),
@@ -57,7 +58,7 @@ fn is_blank(line: &[u8]) -> bool {
     line.iter().all(|b| matches!(b, b' ' | b'\t'))
 }
 
-/// Exactly four fields, or the column (from 1) at which the count goes wrong.
+/// The four fields. Error: the column (from 1) where the field count goes wrong.
 fn split_fields(line: &[u8]) -> Result<[&[u8]; 4], usize> {
     let mut tabs = memchr::memchr_iter(b'\t', line);
     let (Some(a), Some(b), Some(c)) = (tabs.next(), tabs.next(), tabs.next()) else {
@@ -69,8 +70,8 @@ fn split_fields(line: &[u8]) -> Result<[&[u8]; 4], usize> {
     }
 }
 
-/// Digits without leading zeros, up to 2^63 − 1. Two spellings of one user would be two users in
-/// the source, so none is folded into another.
+/// Digits without leading zeros, at most [`USER_ID_MAX`]. Another spelling may be another user in
+/// the source, so it is refused rather than converted.
 fn parse_user_id(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 || (text[0] == b'0' && text.len() > 1) {
         return None;
@@ -98,7 +99,7 @@ fn parse_seller(text: &[u8]) -> Result<&str, (RejectReason, usize)> {
     std::str::from_utf8(text).map_err(|e| (RejectReason::BadEncoding, e.valid_up_to()))
 }
 
-/// The instant in microseconds and the index of its month.
+/// The instant in microseconds and the index of its month within the job's months.
 fn parse_time(text: &[u8], zone: &Zone) -> Result<(i64, u32), RejectReason> {
     let at = parse_timestamp(text, zone).map_err(|error| match error {
         TimestampError::Malformed => RejectReason::BadTimestamp,
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_in_every_form() {
+    fn timestamps_are_accepted_in_every_form_and_others_refused() {
         let at = |time: &str, zone: &str| parsed(&format!("1\t{time}\tx\t1"), zone);
         let noon = 1_735_732_800_000_000; // 2025-01-01T12:00:00Z
         for (time, zone) in [
@@ -160,11 +161,11 @@ mod tests {
         assert_eq!(at("0000-01-01", "UTC"), Err((RejectReason::OutOfWindow, 3)));
         let gap = at("2025-03-09T02:30:00", "America/New_York");
         assert_eq!(gap, Err((RejectReason::NonexistentLocalTime, 3)));
-        assert!(at("2018-11-04", "America/Sao_Paulo").is_ok(), "a day without a midnight is a day");
+        assert!(at("2018-11-04", "America/Sao_Paulo").is_ok(), "a date without a midnight is valid");
     }
 
     #[test]
-    fn the_leftmost_fault_is_named_with_its_column() {
+    fn the_leftmost_error_is_reported_with_its_column() {
         let reason = |line: &str| parsed(line, "UTC").unwrap_err();
         assert_eq!(reason("1\t2025-01-01\tx"), (RejectReason::FieldCount, 15));
         assert_eq!(reason("1\t2025-01-01\tx\t1\t2"), (RejectReason::FieldCount, 17));
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_are_bytes_and_one_final_cr_goes() {
+    fn quotes_are_kept_and_one_final_cr_is_removed() {
         let zone = Zone::new("UTC", "2025-01".parse().unwrap()).unwrap();
         let Line::Transaction(t) = parse_line(b"7\t2025-01-02\t\"Joe's \"\t-3.5\r", &zone) else {
             panic!("accepted")

@@ -1,23 +1,22 @@
-//! Users split into partitions of the shuffle, by what a sample of the logs tells.
+//! Splits users into partitions of the shuffle, sized by a sample of the logs.
 //!
-//! In: a sample; then movements. Out: each in the buffer of its user's partition, packed if it lies
-//! within what the sample led to expect.
-//! Invariant: partitions are rising, disjoint ranges of user_id.
+//! In: a sample; then movements. Out: each movement in the buffer of its user's partition, packed
+//! if it is within the ranges expected from the sample.
+//! Invariant: partitions are ascending, disjoint ranges of user_id.
 
 use super::movement::{Chunk, Movement, PackedRows, Packing, bits};
 use crate::limits::CHUNK_BYTES;
 
-/// Of so many amounts in the sample at most one may have more bits than a packed movement has for
-/// cents.
+/// At most one in N sampled amounts may overflow the packed cents field.
 const WIDE_CENTS_EVERY: usize = 256;
 
-/// What a sample of the logs tells of the movements to come.
+/// Users, months and amounts of sampled transactions.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     pub users: Vec<u64>,
-    /// The first and the last month index, if any was seen.
+    /// The first and the last month index; `None` if the sample is empty.
     pub months: Option<(u32, u32)>,
-    /// How many bits each amount needs, with its sign.
+    /// Bits needed by each amount, including its sign.
     cents_bits: Vec<u32>,
 }
 
@@ -36,7 +35,7 @@ impl Sample {
         self.cents_bits.extend(other.cents_bits);
     }
 
-    /// Bits that are enough for nearly all amounts.
+    /// Bits that suffice for all but one in [`WIDE_CENTS_EVERY`] amounts.
     fn cents_bits(&mut self) -> u32 {
         self.cents_bits.sort_unstable();
         let wider = self.cents_bits.len() / WIDE_CENTS_EVERY;
@@ -44,16 +43,16 @@ impl Sample {
     }
 }
 
-/// Splits users into ranges.
+/// Maps users to ranges of users.
 #[derive(Clone, Debug)]
 pub struct Partitioner {
-    /// The first user of each partition but the first, rising.
+    /// The first user of each partition except the first, ascending.
     starts: Vec<u64>,
-    /// How many starts lie before each of [`BUCKETS`] equal stretches of ids from the first start
-    /// on, and at last all: a search among few of them is enough.
+    /// The number of starts before each of [`BUCKETS`] equal ranges of ids, beginning at the first
+    /// start, and finally of all starts: narrows the binary search.
     starts_before: Vec<u16>,
     bucket_shift: u32,
-    /// By partition: the first user that is packed.
+    /// By partition: the first user that can be packed.
     bases: Vec<u64>,
     packing: Option<Packing>,
 }
@@ -107,23 +106,23 @@ impl Partitioner {
         low + self.starts[low..high].partition_point(|&start| start <= user_id)
     }
 
-    /// The first user behind the partition; none for the last one.
+    /// The first user after the partition; `None` for the last partition.
     pub fn end(&self, partition: usize) -> Option<u64> {
         self.starts.get(partition).copied()
     }
 
-    /// How movements of a partition are packed, with the partition's base; none if they are not.
+    /// The layout of packed movements and the base of the partition; `None` if they are not packed.
     pub fn packing(&self, partition: usize) -> Option<(Packing, u64)> {
         self.packing.map(|packing| (packing, self.bases[partition]))
     }
 }
 
-/// Takes full chunks of a partition.
+/// Receives full chunks of a partition.
 pub trait ChunkSink {
     fn take(&mut self, partition: usize, chunk: Chunk);
 }
 
-/// One worker's buffers, a chunk of either kind per partition.
+/// One worker's buffers: one chunk of packed and one of wide movements per partition.
 pub struct Scatter<'a, S> {
     partitioner: &'a Partitioner,
     packed: Vec<PackedRows>,
@@ -154,7 +153,7 @@ impl<'a, S: ChunkSink> Scatter<'a, S> {
         }
     }
 
-    /// Hands over a chunk that is full, if there is one, and begins the next.
+    /// Passes on the full chunk, if any, and starts the next.
     #[cold]
     fn hand_over_packed(&mut self, partition: usize, row_bytes: usize) {
         let next = PackedRows::with_capacity(CHUNK_BYTES, row_bytes);
@@ -176,7 +175,7 @@ impl<'a, S: ChunkSink> Scatter<'a, S> {
         self.wide[partition].push(movement);
     }
 
-    /// Hands over what is left in the buffers. Out: who took it all.
+    /// Passes on the remaining movements and returns the sink.
     pub fn finish(mut self) -> S {
         let packed = self.packed.into_iter().map(Chunk::Packed).enumerate();
         let wide = self.wide.into_iter().map(Chunk::Wide).enumerate();
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_comes_out_and_what_does_not_fit_is_not_packed() {
+    fn packing_is_lossless_and_refuses_what_does_not_fit() {
         let mut sample = Sample::default();
         (0..1000).for_each(|n| sample.add(5_000_000 + 7 * n, 300 + n as u32 % 3, n as i64));
         let partitioner = Partitioner::from_sample(sample, 10, 21);
@@ -228,13 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn cents_take_as_many_bits_as_nearly_all_of_the_sample() {
+    fn the_cents_field_fits_nearly_all_of_the_sample() {
         let row_bytes = |cents: &dyn Fn(u64) -> i64| {
             let mut sample = Sample::default();
             (0..1000).for_each(|n| sample.add(n, 0, cents(n)));
             Partitioner::from_sample(sample, 1, 21).packing(0).expect("there is room").0.row_bytes()
         };
-        // Users take 11 bits and categories 5; 20 for cents at least.
+        // Users take 11 bits, categories 5, cents at least 20.
         assert_eq!(row_bytes(&|_| 0), 5);
         assert_eq!(row_bytes(&|n| if n < 3 { AMOUNT_CENTS_MAX } else { -8_000_000 }), 5);
         assert_eq!(row_bytes(&|n| if n < 5 { AMOUNT_CENTS_MAX } else { -8_000_000 }), 8);

@@ -1,9 +1,9 @@
-//! The whole meaning of a spending run, told plainly: the oracle the fast path is held to.
+//! A straightforward implementation of a spending run: the test oracle of the fast path.
 //!
-//! In: logs as strings of bytes, and the rules. Out: groups, rejects and blanks.
-//! Invariant: nothing here is shared with the fast path but the words of `domain/` and how a seller
-//! is understood; dates are chrono's, numbers are the standard library's. Of the layers it knows
-//! choices and a dictionary without weak names.
+//! In: logs as byte strings, and the rules. Out: groups, rejects and blanks.
+//! Invariant: shares with the fast path only the types of `domain/` and the cleaning of
+//! descriptors; dates are parsed by chrono, numbers by the standard library. Only two layers are
+//! supported: choices, and a dictionary without weak names.
 
 use super::choices::seller_name;
 use super::descriptor::Descriptor;
@@ -14,7 +14,8 @@ use chrono::{DateTime, Datelike, LocalResult, NaiveDate, NaiveDateTime, TimeZone
 use chrono_tz::Tz;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A manual choice: user, seller, category, and the transaction it is for (micros, cents).
+/// A manual choice: user, seller, category, and for a single transaction its instant (micros) and
+/// cents.
 pub type PlainChoice = (u64, String, String, Option<(i64, i64)>);
 
 pub struct Plain {
@@ -31,7 +32,7 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Reads one log whole.
+    /// Processes a whole log.
     pub fn read(&mut self, log: &[u8]) {
         let mut offset = if log.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
         for (number, raw) in log[offset..].split_inclusive(|b| *b == b'\n').enumerate() {
@@ -79,7 +80,7 @@ impl Plain {
         found.or_else(|| self.by_name(seller)).unwrap_or_else(|| "uncategorized".into())
     }
 
-    /// The longest name that the seller begins with, if its entries agree.
+    /// The longest name at the start of the seller, if its entries agree.
     fn by_name(&self, seller: &str) -> Option<String> {
         let (mut folded, mut entry) = (String::new(), String::new());
         fold(seller, &mut folded);
@@ -123,7 +124,7 @@ impl Plain {
             let first = quarters.filter_map(|t| self.zone.from_local_datetime(&t).earliest()).next();
             return Ok(first.ok_or(RejectReason::NonexistentLocalTime)?.to_utc());
         }
-        // Chrono would take spaces, single digits and fractions of any length.
+        // Chrono would also accept spaces, single digits and fractions of any length.
         let has_form = shape.replacen(['t', ' '], "T", 1).starts_with("9999-99-99T99:99:99");
         if !has_form || &text[17..19] == "60" || shape.contains(".9999999999") {
             return Err(RejectReason::BadTimestamp);
@@ -146,7 +147,7 @@ fn user_id(text: &[u8]) -> Option<u64> {
     (id.to_string() == text && id >= 0).then_some(id as u64)
 }
 
-/// Cents of `-?digits(.d{1,2})?`, however many; none when it is no amount.
+/// Cents of `-?digits(.d{1,2})?` of any size; `None` if the text has another form.
 fn cents(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?;
     let digits = text.strip_prefix('-').unwrap_or(text);

@@ -1,11 +1,10 @@
-//! The quick way through the lines of a block, for those in the commonest form.
+//! The fast path: parses the lines of a block that have the common form.
 //!
-//! In: an indexed block. Out: each line, and what
-//! [`parse_line`](super::parse::parse_line) makes of it; or nothing, then the line is for
-//! `parse_line` itself.
-//! The form: a user id of up to 16 digits, `2025-01-31T23:59:59Z` at an instant within the month it
-//! names, an amount with two decimals and up to eight digits before them.
-//! Invariant: never another answer than `parse_line`; every byte is looked at, eight at a time.
+//! In: an indexed block. Out: each line with the same transaction as
+//! [`parse_line`](super::parse::parse_line), or with `None` if it must be parsed by `parse_line`.
+//! The common form: a user id of up to 16 digits; `2025-01-31T23:59:59Z`, at an instant within the
+//! month it names; an amount with two decimals and up to eight digits before them.
+//! Invariant: never differs from `parse_line`; every byte is checked, eight at a time.
 
 use super::eight_bytes::{ONES, ZEROS, all_at_most};
 use super::separators::Indexed;
@@ -15,11 +14,11 @@ use crate::limits::LINE_BYTES_MAX;
 use crate::planted::Bug;
 use std::ops::Range;
 
-/// The lines of a block from the first to the last: where each stands, its end included, and what it
-/// says if it has the common form.
+/// Iterates over the lines of a block: the range of each line, including its end, and its
+/// transaction if it has the common form.
 pub struct Lines<'b, 's> {
     indexed: Indexed<'b, 's>,
-    /// Those not yet behind.
+    /// The separators not yet passed.
     positions: &'s [u32],
     start: usize,
     zone: &'s Zone,
@@ -34,7 +33,7 @@ impl<'b, 's> Lines<'b, 's> {
 impl<'b> Iterator for Lines<'b, '_> {
     type Item = (Range<usize>, Option<Transaction<'b>>);
 
-    // A row that is handed over in memory is waited for.
+    // Inlined, since a row returned through memory would stall its reader.
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let (start, block) = (self.start, self.indexed.block());
@@ -55,21 +54,20 @@ impl<'b> Iterator for Lines<'b, '_> {
     }
 }
 
-/// Where a line's fields stand in its block.
+/// The positions of a line's fields in its block.
 #[derive(Clone, Copy, Debug)]
 struct Fields {
     start: usize,
-    /// The three tabs.
     tabs: [usize; 3],
     /// Behind the last byte of the amount.
     end: usize,
-    /// Where the next line starts.
+    /// The start of the next line.
     next: usize,
 }
 
 impl Fields {
-    /// The fields of the line that starts at `start`, before all of `separators`. None if it has
-    /// not just three tabs and then a newline, or is longer than a line may be.
+    /// The fields of the line that starts at `start`; `separators` begin with its first one. `None`
+    /// unless it has exactly three tabs and a newline and is at most [`LINE_BYTES_MAX`] long.
     #[inline]
     fn of_line(block: &[u8], start: usize, separators: &[u32]) -> Option<Fields> {
         let [first, second, third, newline] = separators.first_chunk::<4>()?.map(|at| at as usize);
@@ -86,7 +84,7 @@ impl Fields {
     }
 }
 
-/// Parses the line if it has the common form.
+/// Parses a line; `None` if it does not have the common form.
 #[inline(always)]
 fn parse<'b>(indexed: &Indexed<'b, '_>, fields: Fields, zone: &Zone) -> Option<Transaction<'b>> {
     let block = indexed.block();
@@ -114,12 +112,12 @@ fn load(block: &[u8], at: usize) -> Option<u64> {
     block.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
 }
 
-/// The `count` digits, 1 to 8, that stand before `end`. None if one of them is none, or less than
-/// eight bytes stand there.
+/// The number of the `count` digits (1 to 8) before `end`. `None` if one of them is not a digit, or
+/// fewer than eight bytes precede `end`.
 #[inline]
 fn digits(block: &[u8], end: usize, count: usize) -> Option<u64> {
     let word = load(block, end.checked_sub(8)?)? ^ ZEROS;
-    // What stands before the digits goes, and leaves zeros.
+    // Shifts out what precedes the digits; zeros take its place.
     let digits = word >> (8 * (8 - count)) << (8 * (8 - count));
     all_at_most(digits, 9 * ONES).then(|| {
         let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
@@ -141,16 +139,16 @@ fn user_id(block: &[u8], start: usize, end: usize) -> Option<u64> {
     }
 }
 
-/// Eight bytes of a timestamp: digits where a 0 stands, and what is no digit as it stands.
+/// A pattern for eight bytes of a timestamp: `0` stands for any digit, other bytes for themselves.
 #[derive(Clone, Copy)]
-struct Form {
+struct Pattern {
     bytes: u64,
-    /// How far a byte may lie from the form: 9 for digits, else 0.
+    /// The maximum difference of each byte from the pattern: 9 for digits, otherwise 0.
     limits: u64,
 }
 
-impl Form {
-    const fn new(text: &[u8; 8]) -> Form {
+impl Pattern {
+    const fn new(text: &[u8; 8]) -> Pattern {
         let (mut limits, mut at) = (0, 0);
         while at < 8 {
             if text[at] == b'0' {
@@ -158,10 +156,11 @@ impl Form {
             }
             at += 1;
         }
-        Form { bytes: u64::from_le_bytes(*text), limits }
+        Pattern { bytes: u64::from_le_bytes(*text), limits }
     }
 
-    /// Of each two digits side by side, ten times the first and the second, where the first stood.
+    /// For each two adjacent digits, ten times the first plus the second, at the place of the
+    /// first.
     #[inline]
     fn pairs(self, word: u64) -> Option<u64> {
         let digits = word ^ self.bytes;
@@ -169,9 +168,9 @@ impl Form {
     }
 }
 
-const DATE: Form = Form::new(b"0000-00-");
-const HOUR: Form = Form::new(b"00T00:00");
-const SECOND: Form = Form::new(b":00:00Z\t");
+const DATE: Pattern = Pattern::new(b"0000-00-");
+const HOUR: Pattern = Pattern::new(b"00T00:00");
+const SECOND: Pattern = Pattern::new(b":00:00Z\t");
 
 /// The instant in seconds, and the index of its month.
 #[inline]
@@ -195,7 +194,7 @@ fn time(block: &[u8], start: usize, end: usize, zone: &Zone) -> Option<(i64, u32
         return None;
     }
     let at = i64::from(day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
-    // Near its edges the job's month may be another one.
+    // Near the edges of a month, the local month may be another one.
     zone.holds(index, at).then_some((at, index))
 }
 
@@ -222,8 +221,8 @@ mod tests {
     use crate::kernel::separators::Separators;
     use proptest::prelude::*;
 
-    /// What the quick way makes of a line that stands behind other bytes, with `\n` behind it.
-    fn quickly<'a>(
+    /// The result of the fast path for a line after `before`, followed by `\n`.
+    fn fast_path<'a>(
         block: &'a mut Vec<u8>,
         separators: &'a mut Separators,
         before: &[u8],
@@ -241,20 +240,21 @@ mod tests {
     }
 
     #[test]
-    fn the_common_form_is_parsed_and_nothing_near_it_is_parsed_otherwise() {
+    fn one_byte_changes_of_the_common_form_parse_as_by_parse_line() {
         let common = b"12345678\t2025-02-28T23:59:59Z\tCAFE 12\t-1234.05";
         let (mut block, mut separators) = (Vec::new(), Separators::default());
         for name in ["UTC", "America/New_York"] {
             let zone = zone(name);
-            let found = quickly(&mut block, &mut separators, b"1\n", common, &zone).expect("it has the form");
+            let found = fast_path(&mut block, &mut separators, b"1\n", common, &zone)
+                .expect("it has the common form");
             assert_eq!((found.user_id, found.seller, found.amount_cents), (12_345_678, "CAFE 12", -123_405));
             for at in 0..common.len() {
                 for byte in 0..=255u8 {
                     let mut line = common.to_vec();
                     line[at] = byte;
-                    let slowly = parse_line(&line, &zone);
-                    if let Some(quick) = quickly(&mut block, &mut separators, b"xxxxxxx1\n", &line, &zone) {
-                        assert_eq!(slowly, Line::Transaction(quick), "{at} {byte}");
+                    let expected = parse_line(&line, &zone);
+                    if let Some(quick) = fast_path(&mut block, &mut separators, b"xxxxxxx1\n", &line, &zone) {
+                        assert_eq!(expected, Line::Transaction(quick), "{at} {byte}");
                     }
                 }
             }
@@ -265,7 +265,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
         #[test]
-        fn what_it_parses_is_what_is_parsed_slowly(
+        fn parsed_lines_equal_those_of_parse_line(
             user in "[0-9]{1,20}|[0-9x]{1,9}",
             time in "20[012][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]Z|2024-02-(28|29|30)T23:59:59Z|2025-0[12]-01T0[0-9]:00:00Z|[0-9]{10}",
             seller in "[a-z ]{0,12}|é\0?|[A-Z]{250,257}",
@@ -276,14 +276,14 @@ mod tests {
             let zone = zone(if in_utc { "UTC" } else { "Asia/Tokyo" });
             let line = format!("{user}\t{time}\t{seller}\t{amount}");
             let (mut block, mut separators) = (Vec::new(), Separators::default());
-            let quick = quickly(&mut block, &mut separators, before.as_bytes(), line.as_bytes(), &zone);
+            let quick = fast_path(&mut block, &mut separators, before.as_bytes(), line.as_bytes(), &zone);
             if let Some(quick) = quick {
                 prop_assert_eq!(parse_line(line.as_bytes(), &zone), Line::Transaction(quick));
             }
         }
 
         #[test]
-        fn lines_are_those_found_slowly(
+        fn lines_are_split_at_newlines(
             parts in prop::collection::vec(
                 prop_oneof![
                     Just("7\t2025-01-02T03:04:05Z\tCAFE\t1.00".to_string()),
@@ -297,11 +297,11 @@ mod tests {
             let block = parts.concat().into_bytes();
             let (mut separators, zone) = (Separators::default(), zone("UTC"));
             let mut lines = Lines::new(separators.index(&block), &zone);
-            for slowly in block.split_inclusive(|byte| *byte == b'\n') {
+            for expected in block.split_inclusive(|byte| *byte == b'\n') {
                 let (range, quick) = lines.next().expect("as many lines");
-                prop_assert_eq!(&block[range], slowly);
+                prop_assert_eq!(&block[range], expected);
                 if let Some(quick) = quick {
-                    let line = slowly.strip_suffix(b"\n").unwrap_or(slowly);
+                    let line = expected.strip_suffix(b"\n").unwrap_or(expected);
                     prop_assert_eq!(parse_line(line, &zone), Line::Transaction(quick));
                 }
             }

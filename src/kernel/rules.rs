@@ -1,8 +1,8 @@
-//! Rules of a job: patterns over the normalised name that may ask for an amount.
+//! A job's rules: patterns over the normalised name, optionally with a range of amounts.
 //!
-//! In: entries in their order. Out: the first that fits a name and cents.
-//! Invariant: the order of the table decides; matching takes time in proportion to the name (the
-//! patterns are of the `regex` crate, which never goes back) and to the patterns.
+//! In: entries in order. Out: the first that matches a name and an amount in cents.
+//! Invariant: the order of the table decides; matching a name takes at most O(length × size of all
+//! patterns), since the `regex` crate never backtracks.
 
 use crate::domain::seller::RuleEntry;
 use regex::{RegexSet, RegexSetBuilder};
@@ -44,7 +44,7 @@ impl Rules {
         &self.entries[usize::from(rule)]
     }
 
-    /// The rules whose pattern fits a name, in order, up to the first that fits any amount.
+    /// Rules whose pattern matches a name, in order, up to the first unconditional one.
     pub fn of_name(&self, name: &str) -> Vec<RuleId> {
         let Some(all) = &self.all else { return Vec::new() };
         let mut fitting = Vec::new();
@@ -57,12 +57,12 @@ impl Rules {
         fitting
     }
 
-    /// Whether a rule fits whatever the amount.
+    /// True if a rule applies to any amount.
     pub fn is_unconditional(&self, rule: RuleId) -> bool {
         self.entry(rule).cents == (i64::MIN, i64::MAX)
     }
 
-    /// The first of the rules that fits an amount.
+    /// The first of the rules that applies to an amount.
     #[inline]
     pub fn decide(&self, fitting: &[RuleId], cents: i64) -> Option<RuleId> {
         fitting.iter().copied().find(|rule| {

@@ -1,9 +1,10 @@
-//! Bytes in, blocks of whole lines out.
+//! Scanner: bytes in, blocks of whole lines out.
 //!
-//! In: a reader that stands at byte `start` of an object. Out: blocks for the lines that start
-//! before `end`, and over-long lines as their length alone, in order.
-//! Invariant: every byte from the first line start to the end of the last line lies in exactly
-//! one block; a line belongs to the split where it starts; memory does not grow with a line.
+//! In: a reader positioned at byte `start` of an object. Out: blocks of the lines that start before
+//! `end`, in order; of over-long lines only the length and the beginning.
+//! Invariant: every byte from the first line start to the end of the last line is in exactly one
+//! block; a line belongs to the split in which it starts; memory does not grow with the length of a
+//! line.
 
 use crate::limits::{LINE_BYTES_MAX, READ_BYTES};
 use crate::planted::Bug;
@@ -12,9 +13,9 @@ use std::io::{Read, Result};
 /// Whole lines at their place in the (decompressed) object.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Block<'a> {
-    /// One line or more; only the last line of an object may lack its newline.
+    /// At least one line; only the last line of an object may lack its newline.
     Lines { offset: u64, bytes: &'a [u8] },
-    /// A line of more than [`LINE_BYTES_MAX`] bytes with its end, and how it begins.
+    /// A line of more than [`LINE_BYTES_MAX`] bytes including its end; `head` is its beginning.
     Overlong { offset: u64, line_bytes: u64, head: &'a [u8] },
 }
 
@@ -27,14 +28,14 @@ impl Block<'_> {
     }
 }
 
-/// Cuts what a reader gives into blocks.
+/// Splits the bytes of a reader into blocks.
 pub struct Scanner<R> {
     reader: R,
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that hold data not yet handed out, from `taken` on.
+    /// The end of the data in `buffer`; what precedes `taken` has been returned.
     filled: usize,
     taken: usize,
-    /// Where `buffer[taken]` stands in the object.
+    /// The offset of `buffer[taken]` in the object.
     offset: u64,
     /// Lines that start here or later belong to the next split.
     end: u64,
@@ -42,8 +43,9 @@ pub struct Scanner<R> {
 }
 
 impl<R: Read> Scanner<R> {
-    /// A scanner of the lines that start in `start..end`. The reader stands at `start`, or one
-    /// byte before it when `start` is not 0: that byte tells whether a line starts at `start`.
+    /// A scanner of the lines that start in `start..end`. The reader is positioned at `start`, or
+    /// one byte earlier if `start` is not 0: that byte decides whether a line starts at `start`.
+    /// Reads `read_bytes` at a time, at most [`READ_BYTES`].
     pub fn new(reader: R, start: u64, end: u64, read_bytes: usize) -> Result<Scanner<R>> {
         let mut scanner = Scanner {
             reader,
@@ -61,7 +63,7 @@ impl<R: Read> Scanner<R> {
         Ok(scanner)
     }
 
-    /// The next block; none when the split is at its end.
+    /// The next block; `None` at the end of the split.
     pub fn next_block(&mut self) -> Result<Option<Block<'_>>> {
         if self.offset >= self.end {
             return Ok(None);
@@ -83,14 +85,14 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    /// Hands out the first `whole` bytes, or fewer where the split ends before.
+    /// Returns the first `whole` bytes, or fewer if the split ends earlier.
     fn take_lines(&mut self, whole: usize) -> Block<'_> {
         let data = &self.buffer[self.taken..self.taken + whole];
         let mut bytes = whole;
         if let Ok(to_end) = usize::try_from(self.end - self.offset)
             && to_end < bytes
         {
-            // The line that holds the last byte before `end` is the last one of this split.
+            // The line that contains the last byte before `end` is the last one of this split.
             let last = if Bug::SplitTakesNextLine.is_planted() { to_end } else { to_end - 1 };
             bytes = line_end(data, last);
         }
@@ -101,12 +103,12 @@ impl<R: Read> Scanner<R> {
         Block::Lines { offset, bytes: &self.buffer[start..start + bytes] }
     }
 
-    /// Skips a line that has no end within the buffer, in constant memory.
+    /// Skips a line that does not end within the buffer, in constant memory.
     fn take_overlong(&mut self) -> Result<Block<'_>> {
         let offset = self.offset;
         let head = self.buffer[self.taken..self.taken + LINE_BYTES_MAX].to_vec();
         let line_bytes = self.skip_line()?;
-        // The data behind the line moves up to make room for its head in front.
+        // Moves the data behind the line to make room for its head.
         let rest = self.taken..self.filled;
         let kept = rest.len();
         self.buffer.copy_within(rest, LINE_BYTES_MAX);
@@ -115,9 +117,8 @@ impl<R: Read> Scanner<R> {
         Ok(Block::Overlong { offset, line_bytes, head: &self.buffer[..LINE_BYTES_MAX] })
     }
 
-    /// Skips to behind the next newline. Once that lies behind the end of the split no line of it
-    /// can start any more, and what follows is not read: a long line is not skipped by every
-    /// split that it crosses.
+    /// Skips past the next newline. Stops reading at the end of the split, since no line of it can
+    /// start there: otherwise every split crossed by a long line would read the rest of it.
     fn skip_to_start(&mut self) -> Result<()> {
         while self.offset < self.end {
             let data = &self.buffer[self.taken..self.filled];
@@ -133,7 +134,8 @@ impl<R: Read> Scanner<R> {
         Ok(())
     }
 
-    /// Skips to behind the next newline, or to the end of the object; the bytes skipped.
+    /// Skips past the next newline, or to the end of the object. Returns the number of bytes
+    /// skipped.
     fn skip_line(&mut self) -> Result<u64> {
         let mut skipped = 0;
         loop {
@@ -156,18 +158,19 @@ impl<R: Read> Scanner<R> {
         }
         if self.buffer[..self.filled].starts_with(b"\xEF\xBB\xBF") {
             (self.taken, self.offset) = (3, 3);
-            // The line behind the mark is the one that starts at 0, however short the split.
+            // The line after the mark counts as starting at 0, even if the split ends within the
+            // mark.
             self.end = self.end.max(4);
         }
         Ok(())
     }
 
-    /// Moves what is left to the front and reads behind it, once.
+    /// Moves the remaining data to the front and reads once behind it.
     fn fill(&mut self) -> Result<()> {
         self.buffer.copy_within(self.taken..self.filled, 0);
         self.filled -= self.taken;
         self.taken = 0;
-        // Room for an over-long head in front of the rest is kept free.
+        // Reserves room for an over-long head in front of the remaining data.
         let room = self.buffer.len() - LINE_BYTES_MAX;
         let until = (self.filled + room).min(self.buffer.len());
         let read = self.reader.read(&mut self.buffer[self.filled..until])?;
@@ -177,12 +180,12 @@ impl<R: Read> Scanner<R> {
     }
 }
 
-/// How many bytes of `data` are whole lines.
+/// The number of bytes of `data` that are whole lines.
 fn last_line_end(data: &[u8]) -> usize {
     memchr::memrchr(b'\n', data).map_or(0, |at| at + 1)
 }
 
-/// Where the line that holds byte `at` ends.
+/// The end of the line that contains byte `at`.
 fn line_end(data: &[u8], at: usize) -> usize {
     memchr::memchr(b'\n', &data[at..]).map_or(data.len(), |more| at + more + 1)
 }
@@ -192,7 +195,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The lines of all splits of `data`, as (offset, line length with its end).
+    /// The lines of all splits of `data`, as (offset, line length including its end).
     fn lines(data: &[u8], cuts: &[u64], read_bytes: usize) -> Vec<(u64, u64)> {
         let mut edges = vec![0, data.len() as u64];
         edges.extend(cuts.iter().map(|c| c % (data.len() as u64 + 1)));
@@ -216,7 +219,7 @@ mod tests {
         found
     }
 
-    fn told_slowly(data: &[u8]) -> Vec<(u64, u64)> {
+    fn expected_lines(data: &[u8]) -> Vec<(u64, u64)> {
         let mut offset = if data.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
         let mut found = Vec::new();
         for line in data[offset as usize..].split_inclusive(|&b| b == b'\n') {
@@ -227,20 +230,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_many_buffers_is_skipped_and_its_neighbours_are_not() {
+    fn a_line_longer_than_the_buffer_is_skipped_alone() {
         for long in [LINE_BYTES_MAX, LINE_BYTES_MAX + 1, 5 * LINE_BYTES_MAX, 3 * READ_BYTES] {
             let mut data = b"before\n".to_vec();
             data.resize(data.len() + long, b'x');
             data.extend_from_slice(b"\nafter\nlast");
             for cuts in [vec![], vec![3, 9, 5000, 70_000, 200_000], vec![long as u64 + 7, long as u64 + 8]] {
-                assert_eq!(lines(&data, &cuts, 4096), told_slowly(&data));
+                assert_eq!(lines(&data, &cuts, 4096), expected_lines(&data));
             }
         }
     }
 
     proptest! {
         #[test]
-        fn any_cuts_give_the_same_lines(
+        fn lines_do_not_depend_on_the_splits(
             data in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'x'), Just(0xEF)], 0..200),
             mark in any::<bool>(),
             cuts in proptest::collection::vec(any::<u64>(), 0..8),
@@ -248,7 +251,7 @@ mod tests {
         ) {
             let mut data = data;
             if mark { data.splice(0..0, *b"\xEF\xBB\xBF"); }
-            prop_assert_eq!(lines(&data, &cuts, read_bytes), told_slowly(&data));
+            prop_assert_eq!(lines(&data, &cuts, read_bytes), expected_lines(&data));
         }
     }
 }

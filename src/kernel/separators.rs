@@ -1,38 +1,39 @@
-//! Where the tabs and newlines of a block stand, found 64 bytes at a time.
+//! Index of the tabs and newlines of a block, built 64 bytes at a time.
 //!
-//! In: a block of bytes. Out: the block with its index: the positions of all tabs and newlines, rising,
-//! the number of newlines, and the fields that are text at a glance: ASCII, and characters of two bytes.
-//! Invariant: the wide path and the portable one find the same; an index cannot be used with another
-//! block than its own.
+//! In: a block of bytes. Out: the block with its index: the ascending positions of all tabs and
+//! newlines, the number of newlines, and which fields are known to be valid text: ASCII, and
+//! two-byte characters.
+//! Invariant: the AVX2 and the portable path give the same index; an index is usable only with its
+//! own block.
 
 use super::eight_bytes::{HIGHS, ONES, bits, zero_bytes};
 use std::ops::Range;
 
-/// The memory of an index: of one block at a time, used again for the next.
+/// The reusable memory of an index, for one block at a time.
 #[derive(Debug, Default)]
 pub struct Separators {
     positions: Vec<u32>,
-    /// Of each 64 bytes, those that no text at a glance has.
+    /// One bit per byte: bytes that need a full UTF-8 check, or are NUL.
     odd: Vec<u64>,
     separators: usize,
     newlines: u64,
 }
 
-/// Of 64 bytes, the first one in the lowest bit.
+/// Bit masks of 64 bytes, the first byte in the lowest bit.
 struct Masks {
     newlines: u64,
     separators: u64,
     nul: u64,
-    /// What is no ASCII; and of that, where a character of two bytes begins and goes on.
+    /// Bytes outside ASCII; among them the first and the second bytes of two-byte characters.
     high: u64,
     leads: u64,
     continuations: u64,
 }
 
 impl Masks {
-    /// Bytes that no text at a glance has: NUL, those of longer characters, and where a character
-    /// should go on and does not, or goes on and did not begin. `expected` is 1 if one should go on
-    /// in the first byte, and then the same for the next 64.
+    /// Bytes that need a full check: NUL, bytes of longer characters, and a missing or unexpected
+    /// continuation byte. `expected` is 1 if the first byte must be a continuation, and is updated
+    /// for the next 64.
     #[inline(always)]
     fn odd(&self, expected: &mut u64) -> u64 {
         let goes_on = self.leads << 1 | *expected;
@@ -43,7 +44,8 @@ impl Masks {
 
 const BLOCK_BYTES: usize = 64;
 
-/// A block and its separators: only [`Separators::index`] makes one, and no index outlives the next.
+/// A block and its separators. Only [`Separators::index`] makes one, and its borrow prevents the
+/// indexing of another block meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub struct Indexed<'b, 's> {
     block: &'b [u8],
@@ -55,7 +57,7 @@ impl<'b, 's> Indexed<'b, 's> {
         self.block
     }
 
-    /// The positions of every tab and newline of the block, rising.
+    /// The positions of all tabs and newlines of the block, ascending.
     pub fn positions(&self) -> &'s [u32] {
         &self.separators.positions[..self.separators.separators]
     }
@@ -64,24 +66,26 @@ impl<'b, 's> Indexed<'b, 's> {
         self.separators.newlines
     }
 
-    /// The field as text, where it is UTF-8 without NUL at a glance. `None` also for text: where the
-    /// field is long, has characters of more than two bytes, or ends with the block. Panics if the field
-    /// ends beyond the block.
+    /// The field as text, if the index shows that it is UTF-8 without NUL. Valid text may also give
+    /// `None`: if the field is long, contains characters of more than two bytes, or ends with the
+    /// block. Panics if the field ends beyond the block.
     #[inline]
     pub fn text(&self, field: Range<usize>) -> Option<&'b str> {
-        // A character is cut by the field only where a byte that goes on stands at one of its ends.
+        // The field cuts a character only if a continuation byte is at its start or directly behind
+        // its end.
         let goes_on = |at: usize| self.block.get(at).is_none_or(|byte| byte & 0xC0 == 0x80);
         if goes_on(field.start) || goes_on(field.end) || !self.separators.is_text(field.clone()) {
             return None;
         }
-        // SAFETY: `separators` is the index of this block, so every character that begins in the field and
-        // has no odd byte is whole, and by the check above the field neither begins nor ends within one.
+        // SAFETY: `separators` is the index of this block, so every character that starts in the
+        // field and has no odd byte is complete, and by the check above the field neither starts
+        // nor ends within a character.
         Some(unsafe { std::str::from_utf8_unchecked(&self.block[field]) })
     }
 }
 
 impl Separators {
-    /// Looks through `block`, of at most 2^31 bytes.
+    /// Indexes `block`. Panics if it is longer than 2^31 bytes.
     pub fn index<'b>(&mut self, block: &'b [u8]) -> Indexed<'b, '_> {
         assert!(block.len() <= 1 << 31, "positions are 32 bits");
         self.find(block);
@@ -94,17 +98,17 @@ impl Separators {
             && is_x86_feature_detected!("bmi1")
             && is_x86_feature_detected!("popcnt")
         {
-            // SAFETY: the processor has all three features, as was just asked.
+            // SAFETY: the processor supports all three features, as checked above.
             return unsafe { self.index_avx2(bytes) };
         }
         self.index_portably(bytes);
     }
 
-    /// Whether a field whose ends cut no character is UTF-8 without NUL. It may be doubted without reason:
-    /// where the field is long, or has characters of more than two bytes.
+    /// True if a field whose ends cut no character is UTF-8 without NUL. May be false for valid
+    /// text: if the field is long, or contains characters of more than two bytes.
     #[inline]
     fn is_text(&self, field: Range<usize>) -> bool {
-        // A character that breaks off shows in the byte behind it.
+        // A character that is cut short marks the byte after it as odd, so that byte is included.
         let (first, last) = (field.start / BLOCK_BYTES, field.end / BLOCK_BYTES);
         let from_start = self.odd[first] >> (field.start % BLOCK_BYTES);
         match last - first {
@@ -178,7 +182,7 @@ fn masks_avx2(block: &[u8; BLOCK_BYTES]) -> Masks {
     if no_ascii == 0 {
         return masks;
     }
-    // As signed bytes: above this one, below that one.
+    // Bytes compared as signed: above `above` and below `below`.
     let between = |above: u8, below: u8| {
         let (above, below) = (_mm256_set1_epi8(above.cast_signed()), _mm256_set1_epi8(below.cast_signed()));
         let is = |half| _mm256_and_si256(_mm256_cmpgt_epi8(half, above), _mm256_cmpgt_epi8(below, half));
@@ -191,7 +195,7 @@ fn masks_avx2(block: &[u8; BLOCK_BYTES]) -> Masks {
     }
 }
 
-/// Characters of two bytes begin with 0xC2 to 0xDF, and go on with 0x80 to 0xBF.
+/// The first byte of a two-byte character is 0xC2 to 0xDF, the second 0x80 to 0xBF.
 const BEFORE_LEADS: u8 = 0xC1;
 const BEHIND_LEADS: u8 = 0xE0;
 const LAST_CONTINUATION: u8 = 0xBF;
@@ -208,14 +212,14 @@ fn masks_portably(block: &[u8; BLOCK_BYTES]) -> Masks {
         masks.nul |= is(0);
         let all = |highs: u64| bits(highs & HIGHS) << (8 * k);
         masks.high |= all(word);
-        // 10xxxxxx, and 110xxxxx but for two of them.
+        // 10xxxxxx; and 110xxxxx except 0xC0 and 0xC1.
         masks.continuations |= all(word & !(word << 1));
         masks.leads |= all(word & word << 1 & !(word << 2) & !zero_bytes(word & (0x1E * ONES)));
     }
     masks
 }
 
-/// Writes the position of each bit; behind them, of the places for eight, anything.
+/// Writes the position of each set bit. May write garbage after them, up to a multiple of eight.
 #[inline(always)]
 fn write_positions(mut mask: u64, start: u32, positions: &mut [u32]) {
     const AT_ONCE: usize = 8;
@@ -225,7 +229,7 @@ fn write_positions(mut mask: u64, start: u32, positions: &mut [u32]) {
             *position = start + mask.trailing_zeros();
             mask &= mask.wrapping_sub(1);
         }
-        // Few blocks of 64 bytes hold more.
+        // Few blocks of 64 bytes have more separators.
         if mask == 0 {
             return;
         }
@@ -239,7 +243,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_paths_find_what_is_found_slowly(
+        fn both_paths_match_a_bytewise_search(
             bytes in prop::collection::vec(
                 prop_oneof![
                     20 => Just("x".as_bytes().to_vec()), 2 => Just(vec![b'\t']), 2 => Just(vec![b'\n']),
@@ -252,21 +256,21 @@ mod tests {
             ),
         ) {
             let bytes: Vec<u8> = bytes.concat();
-            let slowly: Vec<u32> =
+            let expected: Vec<u32> =
                 (0..).zip(&bytes).filter(|(_, b)| matches!(b, b'\t' | b'\n')).map(|(at, _)| at).collect();
             let newlines = bytes.iter().filter(|b| **b == b'\n').count() as u64;
             let mut portable = Separators::default();
             portable.index_portably(&bytes);
             let mut any = Separators::default();
-            // Used again: what was there before does not show.
+            // Reuses the memory: the previous block must not show.
             any.index(&[b'\n'; 100]);
             any.index(&bytes);
             for separators in [&portable, &any] {
                 let indexed = Indexed { block: &bytes, separators };
-                prop_assert_eq!(indexed.positions(), &slowly);
+                prop_assert_eq!(indexed.positions(), &expected);
                 prop_assert_eq!(indexed.newlines(), newlines);
                 let mut start = 0;
-                for end in slowly.iter().map(|at| *at as usize) {
+                for end in expected.iter().map(|at| *at as usize) {
                     let field = start..end;
                     start = end + 1;
                     let text = std::str::from_utf8(&bytes[field.clone()]).ok();
@@ -280,7 +284,7 @@ mod tests {
 
         /// Safe code can ask for any range of any block.
         #[test]
-        fn no_range_is_taken_for_text_that_is_none(
+        fn invalid_ranges_are_never_text(
             bytes in prop::collection::vec(prop::sample::select(b"ab\t\n\0\xC3\xA9\xC1\xE2\x82\xAC\xFF".to_vec()), 0..140),
         ) {
             let mut separators = Separators::default();
@@ -297,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_may_be_a_separator() {
+    fn blocks_of_separators_only_are_indexed() {
         let mut separators = Separators::default();
         assert_eq!(separators.index(&[b'\t'; 1000]).positions(), (0..1000).collect::<Vec<u32>>());
     }

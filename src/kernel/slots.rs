@@ -1,41 +1,41 @@
-//! A memory of short texts in which the common ones lie close together.
+//! A hash table of short texts that keeps common ones close together in memory.
 //!
-//! In: short texts without NUL, and what is known of each. Out: the same. A small table of hashes leads
-//! to entries, a cache line each, in the order of their coming: what occurs often occurs early, so the
-//! lines that are read all the time are neighbours.
-//! Invariant: memory is bounded; a full memory forgets everything at once, which costs time and
-//! changes no answer. The hash is keyed per process, so chosen texts cannot crowd a place.
+//! In: short texts without NUL, each with a value. Out: the values. A small table of slots refers
+//! to entries of one cache line each, in order of insertion: frequent texts occur early, so the hot
+//! lines are adjacent.
+//! Invariant: memory is bounded: a full table is cleared, which costs time but changes no result.
+//! The hash is keyed per process, so chosen texts cannot be made to collide.
 
 use super::prefetch::prefetch;
 use super::short_text::{ShortText, Words};
 
-/// Entries of a memory that has just begun.
+/// Initial capacity in entries.
 const ENTRIES_MIN: usize = 1024;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Entry<V> {
     words: Words,
-    known: V,
+    value: V,
 }
 
-/// Where the entry of a hash is: some bits of the hash and the index of the entry; 0 if free.
+/// A slot: some bits of the hash and the index of the entry; 0 if free.
 ///
 /// ```text
 /// | 1 | tag 13 | entry 18 |
 /// ```
 #[derive(Clone, Copy, Default)]
-struct Place(u32);
+struct Slot(u32);
 
 const ENTRY_BITS: u32 = 18;
 
-impl Place {
-    fn new(hash: u64, entry: usize) -> Place {
+impl Slot {
+    fn new(hash: u64, entry: usize) -> Slot {
         assert!(entry >> ENTRY_BITS == 0);
-        Place(Place::tag(hash) << ENTRY_BITS | entry as u32)
+        Slot(Slot::tag(hash) << ENTRY_BITS | entry as u32)
     }
 
-    /// Of the upper half of the hash: the lower one chooses the place.
+    /// The tag is from the upper half of the hash, since the lower half selects the slot.
     #[inline]
     fn tag(hash: u64) -> u32 {
         (hash >> (32 + ENTRY_BITS)) as u32 | 1 << (31 - ENTRY_BITS)
@@ -43,7 +43,7 @@ impl Place {
 
     #[inline]
     fn entry_of(self, hash: u64) -> Option<usize> {
-        let is_of = self.0 >> ENTRY_BITS == Place::tag(hash);
+        let is_of = self.0 >> ENTRY_BITS == Slot::tag(hash);
         is_of.then_some((self.0 & ((1 << ENTRY_BITS) - 1)) as usize)
     }
 
@@ -52,32 +52,31 @@ impl Place {
     }
 }
 
-pub struct Slots<V> {
-    /// Twice as many as entries at least, so that a search ends soon.
-    places: Vec<Place>,
+pub struct SellerTable<V> {
+    /// At least twice as many as entries, which keeps probe sequences short.
+    slots: Vec<Slot>,
     entries: Vec<Entry<V>>,
     most: usize,
     key: [u64; 6],
 }
 
-impl<V: Copy> Slots<V> {
-    /// A memory of at most so many texts, a power of two.
-    pub fn new(most: usize) -> Slots<V> {
+impl<V: Copy> SellerTable<V> {
+    /// A table of at most `most` texts. Panics unless `most` is a power of two of at most 2^18.
+    pub fn new(most: usize) -> SellerTable<V> {
         assert!(most.is_power_of_two() && most <= 1 << ENTRY_BITS && size_of::<Entry<V>>() == 64);
         let random = |_| getrandom::u64().expect("the operating system has random numbers");
-        Slots { places: Vec::new(), entries: Vec::new(), most, key: [0; 6].map(random) }
+        SellerTable { slots: Vec::new(), entries: Vec::new(), most, key: [0; 6].map(random) }
     }
 
-    /// What a search for a text begins with. Its place is asked for from memory, so that it is in
-    /// the cache some time later.
+    /// The hash of a text. Prefetches its first slot.
     #[inline]
     pub fn hash(&self, text: &ShortText) -> u64 {
         let hash = self.hash_words(text.words());
-        prefetch(self.places.get(self.index(hash)));
+        prefetch(self.slots.get(self.index(hash)));
         hash
     }
 
-    /// Multiplications of keyed words, their halves folded together, as wyhash does.
+    /// As wyhash: products of keyed words, their halves folded together.
     #[inline]
     fn hash_words(&self, words: &Words) -> u64 {
         let folded = |k: usize| {
@@ -89,79 +88,80 @@ impl<V: Copy> Slots<V> {
         product as u64 ^ (product >> 64) as u64
     }
 
-    /// Asks for the entry in the same way, once its place is there: in a table that is a quarter
-    /// full one in seven is not at the first place of its hash.
+    /// Prefetches the entry of a hash, once its slots are in the cache. Follows the probe sequence:
+    /// in a table that is a quarter full, one entry in seven is not at its first slot.
     #[inline]
-    pub fn approach(&self, hash: u64) {
+    pub fn prefetch_entry(&self, hash: u64) {
         let mut index = self.index(hash);
-        while let Some(place) = self.places.get(index).filter(|place| !place.is_free()) {
-            if let Some(entry) = place.entry_of(hash) {
+        while let Some(slot) = self.slots.get(index).filter(|slot| !slot.is_free()) {
+            if let Some(entry) = slot.entry_of(hash) {
                 return prefetch(self.entries.get(entry));
             }
-            index = (index + 1) & (self.places.len() - 1);
+            index = (index + 1) & (self.slots.len() - 1);
         }
     }
 
-    /// What is known of a text with this hash.
+    /// The value of a text; `hash` is its hash.
     #[inline]
     pub fn get(&self, text: &ShortText, hash: u64) -> Option<&V> {
         let mut index = self.index(hash);
         loop {
-            let place = self.places.get(index)?;
-            if let Some(entry) = place.entry_of(hash) {
+            let slot = self.slots.get(index)?;
+            if let Some(entry) = slot.entry_of(hash) {
                 let entry = &self.entries[entry];
-                // None is kept of a text that is not whole.
+                // Over-long texts share their words and are never inserted.
                 if differing(&entry.words, text.words()) == 0 {
-                    return Some(&entry.known);
+                    return Some(&entry.value);
                 }
             }
-            if place.is_free() {
+            if slot.is_free() {
                 return None;
             }
-            index = (index + 1) & (self.places.len() - 1);
+            index = (index + 1) & (self.slots.len() - 1);
         }
     }
 
-    /// Keeps what is known of a text that is not there yet, if it fits.
-    pub fn insert(&mut self, text: &ShortText, known: V) {
+    /// Inserts the value of a text that is not in the table; ignores over-long texts.
+    pub fn insert(&mut self, text: &ShortText, value: V) {
         if !text.is_whole() {
             return;
         }
-        if 2 * (self.entries.len() + 1) > self.places.len() {
+        if 2 * (self.entries.len() + 1) > self.slots.len() {
             self.make_room();
         }
-        self.entries.push(Entry { words: *text.words(), known });
-        self.find_place(self.entries.len() - 1);
+        self.entries.push(Entry { words: *text.words(), value });
+        self.add_slot(self.entries.len() - 1);
     }
 
-    fn find_place(&mut self, entry: usize) {
+    fn add_slot(&mut self, entry: usize) {
         let hash = self.hash_words(&self.entries[entry].words);
         let mut index = self.index(hash);
-        while !self.places[index].is_free() {
-            index = (index + 1) & (self.places.len() - 1);
+        while !self.slots[index].is_free() {
+            index = (index + 1) & (self.slots.len() - 1);
         }
-        self.places[index] = Place::new(hash, entry);
+        self.slots[index] = Slot::new(hash, entry);
     }
 
-    /// Twice the room, or the same without what was there.
+    /// Doubles the slots, or clears a full table.
     fn make_room(&mut self) {
         if self.entries.len() >= self.most {
             self.entries.clear();
-            self.places.fill(Place::default());
+            self.slots.fill(Slot::default());
             return;
         }
-        // All at once: what is not used is never touched, and a list that grows is copied each time.
+        // Reserves everything at once: untouched pages cost nothing, while growing would copy the
+        // entries.
         self.entries.reserve_exact(self.most - self.entries.len());
-        let places = (2 * self.places.len()).max(2 * ENTRIES_MIN.min(self.most));
-        self.places.clear();
-        self.places.resize(places, Place::default());
-        (0..self.entries.len()).for_each(|entry| self.find_place(entry));
+        let slots = (2 * self.slots.len()).max(2 * ENTRIES_MIN.min(self.most));
+        self.slots.clear();
+        self.slots.resize(slots, Slot::default());
+        (0..self.entries.len()).for_each(|entry| self.add_slot(entry));
     }
 
-    /// Where the search for a hash begins.
+    /// The first slot of a hash.
     #[inline]
     fn index(&self, hash: u64) -> usize {
-        hash as usize & self.places.len().wrapping_sub(1)
+        hash as usize & self.slots.len().wrapping_sub(1)
     }
 
     #[cfg(test)]
@@ -170,7 +170,7 @@ impl<V: Copy> Slots<V> {
     }
 }
 
-/// The bits that differ, without a call for so few words.
+/// The bits that differ. Written out, since a call to `memcmp` takes longer for few words.
 #[inline]
 fn differing(a: &Words, b: &Words) -> u64 {
     a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a ^ b))
@@ -183,21 +183,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_is_what_was_kept(
+        fn the_inserted_value_is_found(
             texts in prop::collection::vec("[ab]{0,3}|[ab]{7,9}|[a-c]{45,51}", 1..300),
             most in prop::sample::select(vec![4usize, 16, 1024]),
         ) {
-            let known = |text: &str| [text.len() as u32, 1, 2, 3];
-            let mut slots = Slots::new(most);
+            let value = |text: &str| [text.len() as u32, 1, 2, 3];
+            let mut table = SellerTable::new(most);
             for text in &texts {
                 let short = ShortText::of(text);
-                let hash = slots.hash(&short);
-                match slots.get(&short, hash) {
-                    Some(found) => prop_assert_eq!(*found, known(text)),
-                    None => slots.insert(&short, known(text)),
+                let hash = table.hash(&short);
+                match table.get(&short, hash) {
+                    Some(found) => prop_assert_eq!(*found, value(text)),
+                    None => table.insert(&short, value(text)),
                 }
-                prop_assert_eq!(slots.get(&short, hash).copied(), short.is_whole().then(|| known(text)));
-                prop_assert!(slots.texts() <= most);
+                prop_assert_eq!(table.get(&short, hash).copied(), short.is_whole().then(|| value(text)));
+                prop_assert!(table.texts() <= most);
             }
         }
     }

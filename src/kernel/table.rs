@@ -1,9 +1,9 @@
-//! Adding up: the movements of one partition to groups, and groups to the published ones.
+//! Aggregation: the movements of one partition to groups, and groups into published groups.
 //!
 //! In: movements in any order; groups sorted by key. Out: groups sorted by key, each key once.
-//! Sorting a cache-sized partition brings equal keys together and gives the published order at
-//! once; unlike a hash table it cannot be flooded by chosen ids. Packed movements are sorted digit
-//! by digit (radix sort, Knuth, volume 3, 5.2.5).
+//! Sorting a cache-sized partition brings equal keys together and yields the published order;
+//! unlike a hash table it cannot be flooded with chosen ids. Packed movements are sorted by radix
+//! sort (Knuth, volume 3, 5.2.5).
 //! Invariant: counts and cents in = counts and cents out; sums are checked.
 
 use super::groups::Groups;
@@ -14,24 +14,23 @@ use crate::planted::Bug;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// What one partition's movements add up to.
+/// The groups of one partition.
 #[derive(Debug, Default)]
 pub struct Sums {
-    /// Of one month after the other, each sorted by user and category.
+    /// Month after month, each month sorted by user and category.
     groups: Vec<Spend>,
-    /// The index of each month that occurs, rising, and where its groups end.
+    /// The index of each month that occurs, ascending, and the end of its groups.
     months: Vec<(u32, usize)>,
     pub rows: u64,
     pub positive_cents: i128,
     pub negative_cents: i128,
 }
 
-/// A sum left the range of DECIMAL(18,2) or BIGINT.
+/// A sum exceeds the range of DECIMAL(18,2) or BIGINT.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overflow;
 
-/// Where the packed movements of a partition are sorted: memory that was used is cheaper than memory that
-/// is new.
+/// Buffers for sorting packed movements, reused because touched memory is cheaper than new memory.
 #[derive(Default)]
 pub struct SortBuffers {
     rows: Vec<u64>,
@@ -39,13 +38,13 @@ pub struct SortBuffers {
 }
 
 impl SortBuffers {
-    /// How many rows there is room for.
+    /// The capacity in rows.
     pub fn rows(&self) -> usize {
         self.rows.capacity()
     }
 }
 
-/// Adds up the movements of a partition; `packing` is how they are packed.
+/// Aggregates the movements of a partition; `packing` is their layout. Errors: a sum overflows.
 pub fn sum_up(
     chunks: Vec<Chunk>,
     packing: Option<(Packing, u64)>,
@@ -85,15 +84,15 @@ pub fn sum_up(
 }
 
 impl Sums {
-    /// Without any, and room for as many groups as sorted rows make: a list that grows is copied, and takes
-    /// memory for both.
+    /// Empty, with the exact capacity for the groups of sorted rows: a growing list would be copied
+    /// and take memory twice.
     fn with_room<R, K: PartialEq>(rows: &[R], key: impl Fn(&R) -> K) -> Sums {
         let ends = rows.windows(2).filter(|pair| key(&pair[0]) != key(&pair[1])).count();
         let groups = ends + usize::from(!rows.is_empty());
         Sums { groups: Vec::with_capacity(groups), ..Sums::default() }
     }
 
-    /// Adds up the rows of the next month, in the order of their keys.
+    /// Adds the rows of the next month, sorted by key.
     fn add_up<R, K: PartialEq>(
         &mut self,
         rows: &[R],
@@ -124,8 +123,8 @@ impl Sums {
         Ok(())
     }
 
-    /// The same for packed rows of which no sum can leave its range: without a branch on whether a row
-    /// begins a group, which nobody can foresee.
+    /// As [`Sums::add_up`] for packed rows whose sums cannot overflow: without a branch on whether
+    /// a row starts a group, which is unpredictable.
     fn add_up_packed(&mut self, rows: &[u64], packing: Packing, base: u64) {
         let Some(first) = rows.first() else { return };
         let groups = &mut self.groups;
@@ -134,7 +133,7 @@ impl Sums {
         for row in rows {
             let begins = packing.key(*row) != last;
             last = packing.key(*row);
-            // All bits, or none where a group begins.
+            // All bits set, or none where a group starts.
             let keep = i64::from(begins) - 1;
             let cents = packing.cents(*row);
             net_cents = (net_cents & keep) + cents;
@@ -144,7 +143,7 @@ impl Sums {
             let kept = if Bug::SumOf32Bits.is_planted() { i64::from(net_cents as i32) } else { net_cents };
             let (user_id, category) = packing.user_and_category(base, *row);
             let transaction_count = transaction_count.cast_unsigned();
-            // A sum so far makes way for the next one of its group.
+            // The running sum of a group is replaced by the next one.
             groups.truncate(groups.len() - usize::from(!begins));
             groups.push(Spend { user_id, category, amount_cents: kept, transaction_count });
         }
@@ -158,13 +157,13 @@ impl Sums {
         self.groups.len()
     }
 
-    /// The index of each month, and where its groups are.
+    /// The index of each month and the range of its groups.
     fn ranges(&self) -> impl Iterator<Item = (u32, Range<usize>)> {
         let starts = [0].into_iter().chain(self.months.iter().map(|(_, end)| *end));
         self.months.iter().zip(starts).map(|((month, end), start)| (*month, start..*end))
     }
 
-    /// The index of each month that occurs, rising, and its groups.
+    /// The index of each month that occurs, ascending, and its groups.
     pub fn into_months(mut self) -> Vec<(u32, Groups)> {
         let groups = Groups::of(std::mem::take(&mut self.groups));
         self.ranges().map(|(month, range)| (month, groups.slice(range))).collect()
@@ -175,7 +174,7 @@ impl Sums {
         range.map_or(&[], |(_, range)| &self.groups[range])
     }
 
-    /// The sums of both. Errors: one of them leaves its range.
+    /// The sums of both. Errors: a sum overflows.
     pub fn plus(self, other: Sums) -> Result<Sums, Overflow> {
         if self.rows == 0 || other.rows == 0 {
             return Ok(if self.rows == 0 { other } else { self });
@@ -197,11 +196,11 @@ impl Sums {
     }
 }
 
-/// Fewer rows are sorted by comparing.
+/// Fewer rows are sorted by comparison.
 const RADIX_ROWS_MIN: usize = 1024;
 const DIGIT_BITS_MAX: u32 = 11;
 
-/// All rows in the order of these bits of theirs, digit by digit.
+/// All rows sorted by their `key_bits`, least significant digit first.
 fn sorted(chunks: Vec<PackedRows>, key_bits: Range<u32>, buffers: &mut SortBuffers) -> &[u64] {
     let SortBuffers { rows, spare } = buffers;
     rows.clear();
@@ -224,9 +223,9 @@ fn sorted(chunks: Vec<PackedRows>, key_bits: Range<u32>, buffers: &mut SortBuffe
     rows
 }
 
-/// Moves rows into the order of one digit; equal ones keep theirs.
+/// One pass of the radix sort. Stable.
 fn sort_by_digit(rows: &[u64], sorted: &mut [u64], shift: u32, bits: u32) {
-    // A last digit may reach beyond the top.
+    // The last digit may extend past the differing bits, where all rows are equal.
     let digit = |row: u64| (row >> shift) as usize & ((1 << bits) - 1);
     let mut next = [0; 1 << DIGIT_BITS_MAX];
     rows.iter().for_each(|row| next[digit(*row)] += 1);
@@ -241,7 +240,7 @@ fn sort_by_digit(rows: &[u64], sorted: &mut [u64], shift: u32, bits: u32) {
     }
 }
 
-/// Merges two sorted lists of groups, adding up the shares of equal keys.
+/// Merges two sorted lists of groups and adds those of equal keys. Errors: a sum overflows.
 pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overflow> {
     let mut merged = Vec::with_capacity(opening.len() + movements.len());
     merge_into(&mut merged, opening, movements)?;
@@ -279,10 +278,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    type Told = (u64, u32, u8, i64);
+    type Row = (u64, u32, u8, i64);
     type Sum = ((u32, u64, u8), (i64, u64));
 
-    fn told_slowly(rows: &[Told]) -> BTreeMap<(u32, u64, u8), (i64, u64)> {
+    fn expected(rows: &[Row]) -> BTreeMap<(u32, u64, u8), (i64, u64)> {
         let mut groups = BTreeMap::new();
         for &(user, month, category, cents) in rows {
             let group = groups.entry((month, user, category)).or_insert((0, 0));
@@ -291,8 +290,8 @@ mod tests {
         groups
     }
 
-    /// Through a scatter, with what a sample of some of them tells.
-    fn summed(rows: &[Told], sampled: usize) -> Sums {
+    /// Aggregates rows through a scatter, packed by a sample of the first `sampled` rows.
+    fn summed(rows: &[Row], sampled: usize) -> Sums {
         let mut sample = Sample::default();
         rows.iter().take(sampled).for_each(|row| sample.add(row.0, row.1, row.3));
         let partitioner = Partitioner::from_sample(sample, 1, 200);
@@ -317,25 +316,25 @@ mod tests {
         spends.map(|(m, s)| ((m, s.user_id, s.category.0), (s.amount_cents, s.transaction_count))).collect()
     }
 
-    fn rows() -> impl Strategy<Value = Vec<Told>> {
+    fn rows() -> impl Strategy<Value = Vec<Row>> {
         proptest::collection::vec((0u64..5, 0u32..3, 0u8..4, -1000i64..1000), 0..60)
     }
 
     proptest! {
         #[test]
-        fn sums_are_those_told_slowly_and_merging_is_adding(first in rows(), second in rows(), sampled in 0usize..10) {
+        fn sums_match_a_map_and_merging_adds(first in rows(), second in rows(), sampled in 0usize..10) {
             let one = summed(&first, sampled);
             prop_assert_eq!(one.rows, first.len() as u64);
             prop_assert_eq!(one.positive_cents + one.negative_cents, first.iter().map(|r| i128::from(r.3)).sum::<i128>());
             let other = summed(&second, sampled);
             let merged = merge(one.of_month(1), other.of_month(1)).unwrap();
-            let both: Vec<Told> = first.iter().chain(&second).copied().collect();
-            let of_month: Vec<Told> = both.iter().copied().filter(|r| r.1 == 1).collect();
-            prop_assert_eq!(flat(&[(1, Groups::of(merged))]), told_slowly(&of_month).into_iter().collect::<Vec<_>>());
+            let both: Vec<Row> = first.iter().chain(&second).copied().collect();
+            let of_month: Vec<Row> = both.iter().copied().filter(|r| r.1 == 1).collect();
+            prop_assert_eq!(flat(&[(1, Groups::of(merged))]), expected(&of_month).into_iter().collect::<Vec<_>>());
             let (one_alone, sum) = (summed(&first, sampled), one.plus(other).unwrap());
             prop_assert_eq!(sum.rows, both.len() as u64);
-            prop_assert_eq!(flat(&sum.into_months()), told_slowly(&both).into_iter().collect::<Vec<_>>());
-            prop_assert_eq!(flat(&one_alone.into_months()), told_slowly(&first).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(flat(&sum.into_months()), expected(&both).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(flat(&one_alone.into_months()), expected(&first).into_iter().collect::<Vec<_>>());
         }
     }
 
@@ -343,7 +342,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
 
         #[test]
-        fn large_partitions_are_summed_as_small_ones(
+        fn large_partitions_match_a_map(
             seed in any::<u64>(),
             user_bits in prop::sample::select(vec![0u32, 1, 12, 24, 40, 62]),
             months in prop::sample::select(vec![1u32, 2, 1200]),
@@ -360,31 +359,31 @@ mod tests {
                 let (month, category) = (random() % u64::from(months), random() % u64::from(categories));
                 (user, month as u32, category as u8, (random() % 2001) as i64 - 1000)
             };
-            let rows: Vec<Told> = (0..3 * RADIX_ROWS_MIN).map(row).collect();
+            let rows: Vec<Row> = (0..3 * RADIX_ROWS_MIN).map(row).collect();
             let sums = summed(&rows, sampled);
             prop_assert_eq!(sums.rows, rows.len() as u64);
             let positive: i128 = rows.iter().map(|r| i128::from(r.3.max(0))).sum();
             prop_assert_eq!(sums.positive_cents, positive);
-            prop_assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(flat(&sums.into_months()), expected(&rows).into_iter().collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn sums_that_might_leave_their_range_are_the_same() {
-        // So many in one month that all of the largest together would be too much.
+    fn checked_sums_match_a_map() {
+        // Enough rows in one month that the bound on their sum exceeds the range.
         let count = DECIMAL_CENTS_LIMIT / AMOUNT_CENTS_MAX + 1000;
         let row = |n: i64| {
             let cents = if n % 2 == 0 { AMOUNT_CENTS_MAX } else { 7 - AMOUNT_CENTS_MAX };
             (n as u64 % 5, 1, (n % 3) as u8, cents)
         };
-        let rows: Vec<Told> = (0..count).map(row).collect();
+        let rows: Vec<Row> = (0..count).map(row).collect();
         let sums = summed(&rows, 3000);
         assert_eq!(sums.rows, count as u64);
-        assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
+        assert_eq!(flat(&sums.into_months()), expected(&rows).into_iter().collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_sum_that_no_decimal_holds_is_an_error() {
+    fn a_sum_beyond_the_decimal_range_is_an_error() {
         let near = Spend {
             user_id: 1,
             category: CategoryId(0),

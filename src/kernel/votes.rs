@@ -1,23 +1,23 @@
-//! What the crowd thinks of a seller: everybody's own choices, counted.
+//! The crowd's categories: counts users' own choices by seller.
 //!
 //! In: manual choices in any order. Out: votes by normalised seller, and whether they decide.
-//! Invariant: one vote per user and seller, the latest; counts are made anew from all choices each
-//! time, so a vote that moved is counted where it is and nowhere else; the order of choices does
-//! not matter.
+//! Invariant: each user has one vote per seller, the latest; counts are rebuilt from all choices
+//! each time, so a changed vote counts only for its new category; the order of choices does not
+//! matter.
 
 use super::choices::seller_name;
 use crate::domain::category::{CategoryId, Choice};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-/// When votes speak for everybody.
+/// Conditions under which votes decide for all users.
 #[derive(Clone, Copy, Debug)]
 pub struct VoteRules {
-    /// The least votes for the first category.
+    /// The minimum of votes for the first category.
     pub votes_min: u64,
-    /// The share of all votes, in millionths, by which the first must lead the second.
+    /// The minimum lead of the first over the second category, in millionths of all votes.
     pub margin_millionths: i64,
-    /// Choices set before this instant do not vote.
+    /// Choices set before this instant are not votes.
     pub since_micros: Option<i64>,
 }
 
@@ -26,17 +26,17 @@ pub struct VoteRules {
 pub struct VoteCount {
     pub category: CategoryId,
     pub votes: u64,
-    /// When the latest of them was set.
+    /// The instant of the latest of them.
     pub latest_micros: i64,
 }
 
-/// What users chose for one seller.
+/// The votes for one seller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SellerVotes {
     pub name: String,
-    /// By falling votes; of equally many the later, then the first in the order of codes.
+    /// By descending votes; then the latest vote first, then the first in code order.
     pub counts: Vec<VoteCount>,
-    /// Whether the first category speaks for everybody.
+    /// True if the first category decides for all users.
     pub decided: bool,
 }
 
@@ -46,11 +46,12 @@ impl SellerVotes {
     }
 }
 
-/// Of a user for a seller: name, user, when, category; the last in order is the one that counts.
+/// A user's vote for a seller: seller, user, instant, category. Among those of one user and seller
+/// the last in sort order counts.
 type Vote = (u32, u64, i64, Reverse<CategoryId>);
 
-/// Counts the votes, seller by seller in the order of names. Choices for a single transaction say
-/// nothing of the seller and do not vote; a vote for `uncategorized` counts but never decides.
+/// Counts the votes by seller, sorted by name. Choices for a single transaction are not votes,
+/// since they do not concern the seller; a vote for `uncategorized` counts but never decides.
 pub fn count(choices: &[Choice], rules: &VoteRules, uncategorized: CategoryId) -> Vec<SellerVotes> {
     let mut ids: HashMap<String, u32> = HashMap::new();
     let mut by_seller: HashMap<&str, u32> = HashMap::new();
@@ -85,7 +86,7 @@ pub fn count(choices: &[Choice], rules: &VoteRules, uncategorized: CategoryId) -
     names.into_iter().filter_map(seller).collect()
 }
 
-/// Equally many votes never decide, whatever the margin.
+/// A tie never decides, regardless of the margin.
 fn decides(counts: &[VoteCount], rules: &VoteRules) -> bool {
     let all: u64 = counts.iter().map(|count| count.votes).sum();
     let second = counts.get(1).map_or(0, |count| count.votes);
@@ -114,9 +115,9 @@ mod tests {
         votes[0].counts.iter().map(|count| (count.category.0, count.votes)).collect()
     }
 
-    /// A sketch that only ever adds would say 10 to 3 here for ever.
+    /// A sketch that is only ever added to would remain at 10 to 3.
     #[test]
-    fn a_vote_that_moves_is_counted_where_it_is() {
+    fn a_changed_vote_counts_only_for_its_new_category() {
         let mut choices: Vec<Choice> = (0..10).map(|user| choice(user, "Blue Bottle", A, 1)).collect();
         choices.extend((10..13).map(|user| choice(user, "BLUE  BOTTLE #0123", B, 1)));
         let before = count(&choices, &rules(3, 500_000), NONE);
@@ -129,21 +130,21 @@ mod tests {
     }
 
     #[test]
-    fn few_or_disputed_or_old_votes_decide_nothing() {
+    fn few_disputed_or_old_votes_decide_nothing() {
         let choices =
             [choice(1, "x", A, 1), choice(2, "x", A, 2), choice(3, "x", B, 3), choice(1, "x", A, 0)];
         let decided = |rules: VoteRules| count(&choices, &rules, NONE)[0].decided;
         assert!(decided(rules(2, 333_333)));
-        assert!(!decided(rules(2, 333_334)), "one vote of three is a lead of 0.333333…");
+        assert!(!decided(rules(2, 333_334)), "the lead is 1/3 = 0.333333…");
         assert!(!decided(rules(3, 0)));
         let recent = VoteRules { since_micros: Some(2), ..rules(1, 0) };
         let recent = count(&choices, &recent, NONE);
         assert_eq!((counts(&recent), recent[0].decided), (vec![(2, 1), (1, 1)], false), "a tie");
-        assert!(!count(&choices, &rules(1, 0), A)[0].decided, "for no category");
+        assert!(!count(&choices, &rules(1, 0), A)[0].decided, "`uncategorized` never decides");
     }
 
     #[test]
-    fn a_choice_for_one_transaction_is_no_vote() {
+    fn a_choice_for_one_transaction_is_not_a_vote() {
         let single = Choice { transaction: Some((7, 250)), ..choice(1, "x", A, 1) };
         assert!(count(&[single], &rules(1, 0), NONE).is_empty());
     }

@@ -1,8 +1,8 @@
-//! The steps of understanding a descriptor: each lets one kind of noise fall away.
+//! The steps of cleaning a descriptor, each of which removes one kind of noise.
 //!
 //! In: the words of a descriptor. Out: fewer words.
-//! Invariant: a step looks at the words alone; when in doubt a word stays. What banks, processors
-//! and places are called stands in the lists beside this file.
+//! Invariant: a step depends on the words alone; in doubt a word stays. The names of banks'
+//! phrases, processors and places are lists beside this file.
 
 use super::Descriptor;
 use crate::kernel::fold::{REFERENCE, STAR, STORE_DIGITS_MIN};
@@ -20,7 +20,7 @@ fn is_number(word: &str) -> bool {
 
 pub(super) type Set = HashSet<&'static str, RandomState>;
 
-/// The lines of a shipped list.
+/// The entries of a shipped list: its lines without blanks and `#` comments.
 fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
@@ -35,8 +35,8 @@ fn first_word(phrase: &str) -> &str {
     phrase.split(' ').next().unwrap_or(phrase)
 }
 
-/// The longest phrase at the front, as a number of words. `starts` are the first words of all: most
-/// texts begin with none of them.
+/// Length in words of the longest listed phrase at the front. `starts` holds the first word of
+/// every phrase and rejects most texts early.
 fn phrase_at_front(words: &[&str], starts: &Set, contains: impl Fn(&str) -> bool) -> Option<usize> {
     let longest = match words.first() {
         Some(first) if starts.contains(first) => PHRASE_WORDS_MAX.min(words.len()),
@@ -61,7 +61,7 @@ pub(super) fn drop_bank_phrase(Descriptor { words, .. }: &mut Descriptor) {
     let number = |word: &&str, digits| is_number(word) && word.len() == digits;
     let signs = rest.iter().take_while(|word| sign(word)).count();
     let rest = &rest[signs..];
-    // A number of two digits may belong to the name, `24 hour fitness`, but for two of them: a day.
+    // A two-digit number may belong to the name (`24 hour fitness`); two of them are a date.
     let card = rest.iter().take(1).take_while(|word| number(word, 4)).count();
     let day = match rest[card..] {
         [month, day, ..] if number(&month, 2) && number(&day, 2) => 2,
@@ -73,7 +73,7 @@ pub(super) fn drop_bank_phrase(Descriptor { words, .. }: &mut Descriptor) {
 }
 
 pub(super) struct Processor {
-    /// Whether the raw text must have a star behind the name.
+    /// True if the name counts only when followed by a star in the raw text.
     star: bool,
     unless: Vec<&'static str>,
 }
@@ -100,7 +100,7 @@ pub(super) fn drop_processor(Descriptor { words, .. }: &mut Descriptor) {
     }
 }
 
-/// What a payer wrote says nothing of the seller.
+/// A payment reference is written by the payer and does not identify the seller.
 pub(super) fn drop_payment_reference(Descriptor { words, .. }: &mut Descriptor) {
     let reference = words.iter().skip(1).position(|word| ["ref", "reference", "mandate"].contains(word));
     words.truncate(reference.map_or(words.len(), |behind_first| behind_first + 1));
@@ -110,7 +110,7 @@ pub(super) fn drop_references(Descriptor { words, .. }: &mut Descriptor) {
     words.retain(|word| ![STAR, REFERENCE].contains(word));
 }
 
-/// Where processors answer questions.
+/// Web sites of processors' support.
 const PROCESSOR_SITES: [&str; 5] = ["gosq", "fastspring", "paypal", "stripe", "paddle"];
 
 pub(super) fn drop_web_address(descriptor: &mut Descriptor) {
@@ -123,7 +123,7 @@ pub(super) fn drop_web_address(descriptor: &mut Descriptor) {
         let of_domain = match (words[index], words.get(index + 1)) {
             ("co" | "org" | "gov" | "ac", Some(&"uk")) => 2,
             ("com" | "net" | "org", _) => 1,
-            // The end of the address is cut, and not a word of the name.
+            // Here `co u` is a truncated `co.uk`, not words of the name.
             ("co", Some(&"u")) if index + 2 == words.len() => 2,
             ("c" | "co", None) if at_front > 0 => 1,
             _ => 0,
@@ -134,7 +134,7 @@ pub(super) fn drop_web_address(descriptor: &mut Descriptor) {
         }
         let is_last = index + of_domain == words.len();
         words.drain(index..index + of_domain);
-        // Where to get help: the address of the seller or of the processor, once more.
+        // A support address: the domain of the seller or of the processor, repeated.
         let label = words[index - 1];
         if index > 1 && (words[..index - 1].contains(&label) || PROCESSOR_SITES.contains(&label)) {
             let subdomain = usize::from(["help", "pay", "pending", "bill"].contains(&words[index - 2]));
@@ -168,7 +168,7 @@ pub(super) fn drop_small_words(Descriptor { words, cut, .. }: &mut Descriptor) {
     let small = |index: usize, word: &str| match word {
         "and" => true,
         "the" => index == 0,
-        // The beginnings of `limited` that are no words of their own.
+        // Truncated forms of `limited` that are not words of their own.
         "limi" | "limit" | "limite" => *cut && index == last,
         "co" => index > 0 && index == last,
         word => index > 0 && LEGAL_FORMS.contains(&word),
@@ -183,14 +183,14 @@ pub(super) fn drop_small_words(Descriptor { words, cut, .. }: &mut Descriptor) {
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
-/// `05mar`, with or without a year.
+/// A date such as `05mar`, with or without a year.
 fn is_day(word: &str) -> bool {
     let month = word.trim_matches(|c: char| c.is_ascii_digit());
     MONTHS.contains(&month) && word.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// A store number ends the name: what follows is where the store is. So do a date and a reference
-/// that is announced. A number of one or two digits may be part of the name.
+/// Ends the name at a store number, since the store's place follows it, and at a date or an
+/// announced reference. A number of one or two digits may be part of the name.
 pub(super) fn end_at_number(Descriptor { words, .. }: &mut Descriptor) {
     let Some(first) = words.iter().position(|word| is_word(word)) else { return };
     let ends = |index: usize| {
@@ -219,7 +219,7 @@ pub(super) fn end_at_number(Descriptor { words, .. }: &mut Descriptor) {
 pub(super) struct Places {
     pub(super) countries: Set,
     pub(super) states: Set,
-    /// States whose letters may be a word of a name as well.
+    /// State codes that are also words of names: they count only behind a city.
     pub(super) doubtful_states: Set,
     pub(super) cities: Set,
     /// The last word of each city.
@@ -251,15 +251,15 @@ pub(super) static PLACES: LazyLock<Places> = LazyLock::new(|| {
     places
 });
 
-/// Words behind which a city belongs to the name: `university of york`, `new york`.
+/// A city behind one of these words belongs to the name: `university of york`, `new york`.
 const BINDING_WORDS: [&str; 14] =
     ["of", "for", "in", "at", "to", "from", "de", "la", "new", "visit", "royal", "port", "fort", "the"];
 
-/// Drops city, state and country from the end, where anything else is left.
+/// Drops city, state and country from the end, unless nothing else would be left.
 pub(super) fn drop_place(Descriptor { words, .. }: &mut Descriptor) {
     let places = &*PLACES;
     let mut end = words.len();
-    // A letter alone does not end a name: `toys r us`.
+    // A country code behind a single letter stays: `toys r us`.
     if end > 1 && places.countries.contains(words[end - 1]) && words[end - 2].len() > 1 {
         end -= 1;
     }
@@ -288,7 +288,7 @@ pub(super) fn drop_place(Descriptor { words, .. }: &mut Descriptor) {
 
 static TRADES: LazyLock<Set> = LazyLock::new(|| lines(include_str!("trades.txt")).collect());
 
-/// Whether the words are but a trade: a hotel is not one seller with all other hotels.
+/// True if the only word is a trade: two hotels are not the same seller.
 pub(super) fn names_nobody(words: &[&str]) -> bool {
     matches!(words, [word] if TRADES.contains(word))
 }
