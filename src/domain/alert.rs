@@ -1,8 +1,10 @@
-//! Budget alerts: what was said about a user's spending in a category, and what is to be said next.
+//! Budget alerts: the state of a user's alerts in a category, and the next record.
 //!
-//! In: what the records so far say, what is spent, the budget, the thresholds. Out: the next record,
-//! if one is due. Invariant: a record is never taken back but by a further one; of one user, month
-//! and category each has the next number; refunds net; nothing spent is no alert.
+//! In: the records so far, the amount spent, the budget, the thresholds. Out: the next record, if
+//! one is due.
+//! Invariant: records are never changed, only followed by others; the records of a user, month and
+//! category are numbered consecutively; refunds are subtracted; zero spending never triggers an
+//! alert.
 
 use super::budget::{Budget, MILLION};
 use super::category::CategoryId;
@@ -10,14 +12,14 @@ use super::month::Month;
 use crate::planted::Bug;
 use sha2::{Digest, Sha256};
 
-/// What happened.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertEvent {
     /// Spending reached a threshold.
     Raised,
-    /// It has fallen below one again, by refunds or by a higher budget.
+    /// Spending fell below a threshold again, by refunds or a higher budget.
     Cleared,
-    /// What was said of a month that is over, or is counted anew, was not so.
+    /// An earlier alert of a month that is closed or recounted was wrong.
     Corrected,
 }
 
@@ -33,7 +35,7 @@ impl AlertEvent {
     }
 }
 
-/// How loud it is.
+/// The severity of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlertLevel {
     /// A threshold below the whole budget.
@@ -60,7 +62,7 @@ impl AlertLevel {
     }
 }
 
-/// One record.
+/// One alert record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlertRecord {
     pub user_id: u64,
@@ -69,53 +71,53 @@ pub struct AlertRecord {
     pub sequence: u32,
     pub event: AlertEvent,
     pub level: AlertLevel,
-    /// The share of the budget that was reached, or is not reached any more; of a pace alert the
-    /// share that the month is expected to end above.
+    /// The share of the budget that was reached, or is no longer reached; for a pace alert, the
+    /// share above which the month is expected to end.
     pub threshold_millionths: i64,
-    /// The highest threshold that is reached from now on, by what is said; none if none is.
+    /// The highest threshold in force after this record; `None` if below all.
     pub reached_millionths: Option<i64>,
     pub spent_cents: i64,
     pub budget: Budget,
 }
 
-/// An alert's identity: 16 bytes, printed as 32 hexadecimal digits.
+/// The identity of an alert: 16 bytes, printed as 32 hexadecimal digits.
 pub type AlertId = u128;
 
 impl AlertRecord {
-    /// The first 16 bytes of SHA-256 over `user month category sequence`, so that whoever meets a
-    /// record twice can drop the second one.
+    /// The first 16 bytes of SHA-256 over `user month category sequence`, so that a receiver can
+    /// drop duplicates.
     pub fn id(&self, month: Month, category: &str) -> AlertId {
         let text = format!("{} {month} {category} {}", self.user_id, self.sequence);
         let digest = Sha256::digest(text.as_bytes());
         u128::from_be_bytes(digest[..16].try_into().expect("a digest has 32 bytes"))
     }
 
-    /// The order of records of one month.
+    /// The sort key of records within a month.
     pub fn key(&self) -> (u64, CategoryId, u32) {
         (self.user_id, self.category, self.sequence)
     }
 }
 
-/// Whether spending has reached a share of the budget: up to the whole budget by being as much, and
-/// from the whole budget on by being more, since exactly the budget is not exceeded.
+/// True if spending has reached a share of the budget. Below the whole budget, equality suffices;
+/// from the whole budget on, spending must be greater, since exactly the budget is not exceeded.
 pub fn reaches(threshold_millionths: i64, spent_cents: i64, budget_cents: i64) -> bool {
     let spent = i128::from(spent_cents) * i128::from(MILLION);
     let line = i128::from(budget_cents) * i128::from(threshold_millionths);
     spent_cents > 0 && if threshold_millionths < MILLION { spent >= line } else { spent > line }
 }
 
-/// What is said ahead of time.
+/// When to raise pace alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The day of the month by which spending is known, and the days that the month has.
+    /// The day of the month up to which spending is known, and the number of days of the month.
     pub day: u32,
     pub days: u32,
-    /// By how much of the budget the projection must exceed it.
+    /// The margin by which the projection must exceed the budget, as a share of the budget.
     pub margin_millionths: i64,
 }
 
 impl Pace {
-    /// Whether spending at this rate ends the month above the budget and the margin.
+    /// True if spending at this rate ends the month above the budget plus the margin.
     fn exceeds(self, spent_cents: i64, budget_cents: i64) -> bool {
         let projected = i128::from(spent_cents) * i128::from(self.days) * i128::from(MILLION);
         let line = i128::from(budget_cents) * i128::from(self.day) * i128::from(self.threshold());
@@ -127,30 +129,30 @@ impl Pace {
     }
 }
 
-/// What is said, and of which month.
+/// The rules for the alerts of one month.
 #[derive(Clone, Debug)]
 pub struct AlertRule {
-    /// In millionths of the budget, strictly rising.
+    /// In millionths of the budget, strictly ascending.
     pub thresholds: Vec<i64>,
-    /// Where pace alerts are wanted and due.
+    /// `None` if pace alerts are off or not yet due.
     pub pace: Option<Pace>,
-    /// Whether the month is the one that alerts are for. Of any other, and of one that is counted
-    /// anew, nothing new is said, but what was said wrongly is corrected.
+    /// True for the month in progress. For other months, and for recounted ones, no new alerts are
+    /// raised, but wrong ones are corrected.
     pub is_open: bool,
 }
 
-/// Where the records about one user, month and category stand.
+/// The state of the alerts of one user, month and category.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Of the last record.
+    /// The number of the last record; 0 if there is none.
     pub sequence: u32,
-    /// The highest threshold that is said to be reached, and the budget it was said of.
+    /// The highest threshold reported as reached, and the budget in force then.
     pub reached: Option<(i64, Budget)>,
     pub pace_was_said: bool,
 }
 
 impl Standing {
-    /// Takes the next record. None when it is not the next one.
+    /// The state after the next record. `None` if the record is not the next in sequence.
     pub fn after(self, record: &AlertRecord) -> Option<Standing> {
         if record.sequence != self.sequence + 1 {
             return None;
@@ -166,8 +168,8 @@ impl Standing {
 }
 
 impl AlertRule {
-    /// The record that is due, at most one: a threshold that is reached comes before one that is
-    /// expected. `budget` is none where nobody set one and the template has none.
+    /// The next record, if one is due. A reached threshold takes precedence over a pace alert.
+    /// `budget` is `None` if the user set none and the template has none.
     pub fn next(
         &self,
         (user_id, category): (u64, CategoryId),
@@ -188,7 +190,7 @@ impl AlertRule {
         };
         let said = standing.reached.map(|(threshold, _)| threshold);
         if !self.is_open {
-            // What was said is held to the budget that it was said of.
+            // An earlier alert is measured against the budget in force when it was raised.
             let (threshold, of) = standing.reached?;
             let wrong = !reaches(threshold, spent_cents, of.amount_cents);
             let still = self.highest_reached(spent_cents, of).filter(|still| *still < threshold);
@@ -237,20 +239,20 @@ mod tests {
     }
 
     #[test]
-    fn thresholds_at_their_edges() {
+    fn thresholds_are_exact_at_their_edges() {
         let at = |threshold, spent, budget| reaches(threshold, spent, budget);
         assert!(!at(800_000, 7999, 10_000) && at(800_000, 8000, 10_000));
         assert!(!at(MILLION, 10_000, 10_000) && at(MILLION, 10_001, 10_000));
         assert!(!at(1_200_000, 12_000, 10_000) && at(1_200_000, 12_001, 10_000));
         assert!(at(MILLION, 1, 0) && at(800_000, 1, 0), "zero is a budget");
-        assert!(!at(800_000, 0, 0) && !at(MILLION, -5, 0), "nothing spent is no alert");
+        assert!(!at(800_000, 0, 0) && !at(MILLION, -5, 0), "zero spending is no alert");
         assert!(!at(MILLION, i64::MAX, i64::MAX) && at(800_000, i64::MAX, i64::MAX));
     }
 
-    /// What a budget of 100.00 hears night after night: spent, whether the month is open, what is
-    /// said, and what is reached from then on.
+    /// Successive nights of a budget of 100.00: spent, whether the month is open, and the record
+    /// with the threshold reached after it.
     #[test]
-    fn a_history_reads_like_a_ledger() {
+    fn records_follow_spending_night_by_night() {
         let nights: &[(i64, bool, &str)] = &[
             (50_00, true, "-"),
             (85_00, true, "1 raised approaching 0.8, reached 0.8"),
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_changes_is_heard_and_one_that_goes_clears() {
+    fn a_changed_budget_raises_or_clears_and_a_removed_one_clears() {
         let open = rule(true);
         let first = open.next((1, DINING), &Standing::default(), 90_00, Some(budget(100_00))).unwrap();
         let standing = Standing::default().after(&first).unwrap();
@@ -290,11 +292,14 @@ mod tests {
         assert_eq!(next(Some(budget(200_00))), Some((AlertEvent::Cleared, AlertLevel::Approaching)));
         assert_eq!(next(None), Some((AlertEvent::Cleared, AlertLevel::Approaching)));
         let closed = rule(false).next((1, DINING), &standing, 90_00, Some(budget(200_00)));
-        assert_eq!(closed, None, "a month that is over is held to the budget it was told of");
+        assert_eq!(
+            closed, None,
+            "a closed month is measured against the budget in force when the alert was raised"
+        );
     }
 
     #[test]
-    fn thresholds_that_change_do_not_unsay_what_holds() {
+    fn changed_thresholds_keep_alerts_that_still_hold() {
         let first = rule(true).next((1, DINING), &Standing::default(), 85_00, Some(budget(100_00))).unwrap();
         let standing = Standing::default().after(&first).unwrap();
         let other = AlertRule { thresholds: vec![900_000, MILLION], pace: None, is_open: true };
@@ -311,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn pace_is_said_once_and_never_after_the_fact() {
+    fn a_pace_alert_is_raised_once_and_only_before_the_budget_is_exceeded() {
         let pace = Pace { day: 10, days: 30, margin_millionths: 100_000 };
         let with = AlertRule { pace: Some(pace), ..rule(true) };
         let next = |standing: &Standing, spent| with.next((1, DINING), standing, spent, Some(budget(100_00)));
@@ -329,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn records_follow_each_other() {
+    fn records_are_consecutive_and_ids_depend_on_the_sequence() {
         let raised = rule(true).next((1, DINING), &Standing::default(), 90_00, Some(budget(100_00))).unwrap();
         assert_eq!(Standing::default().after(&AlertRecord { sequence: 2, ..raised }), None);
         let month: Month = "2025-01".parse().unwrap();

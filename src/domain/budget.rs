@@ -1,8 +1,8 @@
 //! Budgets: the manual one if set, else income × the share of the income tier.
 //!
 //! In: a template, incomes, manual budgets. Out: the budget of one user, category and month.
-//! Invariant: a template's shares add up to at most 1; of one user and category at most one manual
-//! budget holds in a month; no budget is not a zero budget.
+//! Invariant: a template's shares add up to at most 1; at most one manual budget applies per user,
+//! category and month; no budget differs from a zero budget.
 
 use super::category::{Categories, CategoryId, CategoryKind};
 use super::money::parse_amount_cents;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// Shares and thresholds are exact millionths.
 pub const MILLION: i64 = 1_000_000;
 
-/// Where a budget came from.
+/// The origin of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetSource {
     /// Set by the user.
@@ -36,7 +36,7 @@ impl BudgetSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     pub amount_cents: i64,
-    /// The part of the amount that earlier months have left over.
+    /// The part of the amount carried over from earlier months.
     pub rolled_over_cents: i64,
     pub source: BudgetSource,
 }
@@ -58,12 +58,12 @@ struct TierFile {
 /// Income tiers, each with the share of income per category.
 #[derive(Clone, Debug, Default)]
 pub struct BudgetTemplate {
-    /// Rising by the first income they hold for; shares in millionths by category number.
+    /// Ascending by lower income limit in cents; shares in millionths by category number.
     tiers: Vec<(i64, Vec<Option<i64>>)>,
 }
 
 impl BudgetTemplate {
-    /// Reads `[[tier]] name, income_from, shares`. Errors name the tier and the category.
+    /// Parses `[[tier]] name, income_from, shares`. Errors name the tier and the category.
     pub fn parse(text: &str, categories: &Categories) -> Result<BudgetTemplate, String> {
         let file: TemplateFile = toml::from_str(text).map_err(|e| e.message().to_string())?;
         let mut tiers = Vec::new();
@@ -94,7 +94,7 @@ impl BudgetTemplate {
         Ok(BudgetTemplate { tiers })
     }
 
-    /// Income × share, rounded half up to the cent; none without a tier or a share.
+    /// Income × share, rounded half up to the cent; `None` without a tier or a share.
     pub fn budget_cents(&self, income_cents: i64, category: CategoryId) -> Option<i64> {
         let above = self.tiers.partition_point(|tier| tier.0 <= income_cents);
         let share = self.tiers.get(above.checked_sub(1)?)?.1[usize::from(category.0)]?;
@@ -104,7 +104,7 @@ impl BudgetTemplate {
     }
 }
 
-/// The category of this code if budgets make sense for it.
+/// The id of a category that can have a budget. Errors: unknown code, or not a spending category.
 pub fn spend_category(categories: &Categories, code: &str) -> Result<CategoryId, String> {
     let id = categories.id(code).ok_or_else(|| format!("there is no category `{code}`"))?;
     match categories.kind(id) {
@@ -113,30 +113,30 @@ pub fn spend_category(categories: &Categories, code: &str) -> Result<CategoryId,
     }
 }
 
-/// A share written as a decimal fraction of 0 to 1, as exact millionths.
+/// A decimal fraction of 0 to 1 as exact millionths; `None` for other numbers.
 pub fn millionths(share: f64) -> Option<i64> {
     (share <= 1.0).then(|| exact_millionths(share)).flatten()
 }
 
-/// A decimal of at least 0 as exact millionths; none where it has more than 6 decimals.
+/// A decimal of at least 0 as exact millionths; `None` if it has more than 6 decimals.
 pub fn exact_millionths(number: f64) -> Option<i64> {
     let scaled = number * MILLION as f64;
     let exact = (scaled - scaled.round()).abs() < 1e-6;
     (number >= 0.0 && exact).then_some(scaled.round() as i64)
 }
 
-/// A budget that a person has set.
+/// A budget set by a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ManualBudget {
     pub user_id: u64,
     pub category: CategoryId,
-    /// The first month it holds for; none means always. Without a last month it holds until a later
-    /// one of the same user and category begins.
+    /// The first month it applies to; `None` for no lower bound. Without a last month it applies
+    /// until a later budget of the same user and category starts.
     pub from_month: Option<Month>,
-    /// The last month it holds for.
+    /// The last month it applies to.
     pub to_month: Option<Month>,
     pub amount_cents: i64,
-    /// Of its table, for whoever has to mend it.
+    /// The line in its table, for error messages.
     pub line: u64,
 }
 
@@ -145,7 +145,7 @@ impl ManualBudget {
         (self.user_id, self.category, self.from_month)
     }
 
-    /// Whether the next one, which begins later or at once, begins before this one ends.
+    /// True if the next budget in sort order starts before this one ends.
     fn overlaps(&self, next: &ManualBudget) -> bool {
         let same = (self.user_id, self.category) == (next.user_id, next.category);
         same && (self.from_month == next.from_month
@@ -153,18 +153,19 @@ impl ManualBudget {
     }
 }
 
-/// All that decides about budgets. Nothing is stored per user and category but what people set.
+/// The inputs of all budgets. Only what users set is stored per user and category.
 #[derive(Clone, Debug, Default)]
 pub struct Budgets {
     pub template: BudgetTemplate,
     /// Monthly income in cents by user, sorted by user.
     incomes: Vec<(u64, i64)>,
-    /// Sorted.
+    /// Sorted by user, category and first month.
     manual: Vec<ManualBudget>,
 }
 
 impl Budgets {
-    /// `incomes` holds each user once. Errors: two manual budgets for the same thing and month.
+    /// `incomes` contains each user once. Errors: two manual budgets for the same user, category
+    /// and month.
     pub fn new(
         template: BudgetTemplate,
         mut incomes: Vec<(u64, i64)>,
@@ -181,17 +182,17 @@ impl Budgets {
         Ok(Budgets { template, incomes, manual })
     }
 
-    /// Nobody has a budget.
+    /// True if no user has a budget.
     pub fn is_empty(&self) -> bool {
         self.manual.is_empty() && self.incomes.is_empty()
     }
 
-    /// How many users have an income, and how many budgets were set.
+    /// The number of users with an income, and of manual budgets.
     pub fn counts(&self) -> (usize, usize) {
         (self.incomes.len(), self.manual.len())
     }
 
-    /// The budgets of users in their order, from this one on.
+    /// The budgets of users in ascending order, from this one on.
     pub fn walk(&self, first_user: u64) -> BudgetWalk<'_> {
         BudgetWalk {
             template: &self.template,
@@ -202,24 +203,24 @@ impl Budgets {
     }
 }
 
-/// Two manual budgets that hold for the same user, category and month, by their lines.
+/// The lines of two manual budgets for the same user, category and month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overlap {
     pub line: u64,
     pub other: u64,
 }
 
-/// One user's budgets after the other's: as cheap as reading the tables once.
+/// Visits the budgets of users in ascending order, in one pass over the tables.
 pub struct BudgetWalk<'b> {
     template: &'b BudgetTemplate,
-    /// Of the user at hand and those behind.
+    /// Those of the current user and of later ones.
     incomes: &'b [(u64, i64)],
     manual: &'b [ManualBudget],
     user_id: u64,
 }
 
 impl<'b> BudgetWalk<'b> {
-    /// Goes on to a user. Users rise.
+    /// Moves to a user. Panics if the user is less than the current one.
     pub fn move_to(&mut self, user_id: u64) {
         assert!(self.user_id <= user_id, "users rise");
         self.user_id = user_id;
@@ -229,17 +230,17 @@ impl<'b> BudgetWalk<'b> {
         self.manual = &self.manual[behind.unwrap_or(self.manual.len())..];
     }
 
-    /// The monthly income of the user at hand.
+    /// The monthly income of the current user.
     pub fn income_cents(&self) -> Option<i64> {
         self.incomes.first().filter(|income| income.0 == self.user_id).map(|income| income.1)
     }
 
-    /// What the template gives the user at hand.
+    /// The template's budget of the current user.
     pub fn template_cents(&self, category: CategoryId) -> Option<i64> {
         self.template.budget_cents(self.income_cents()?, category)
     }
 
-    /// What the user at hand has set for a month.
+    /// The manual budget of the current user for a month.
     pub fn manual_cents(&self, category: CategoryId, month: Month) -> Option<i64> {
         let mine = self.manual.iter().take_while(|manual| manual.user_id == self.user_id);
         let begun = mine.filter(|manual| manual.key() <= (self.user_id, category, Some(month)));
@@ -247,7 +248,7 @@ impl<'b> BudgetWalk<'b> {
         latest.to_month.is_none_or(|last| month <= last).then_some(latest.amount_cents)
     }
 
-    /// The manual budget that holds in `month`, else the template's; none is not zero.
+    /// The manual budget for `month`, else the template's; `None` is not a zero budget.
     pub fn budget(&self, category: CategoryId, month: Month) -> Option<Budget> {
         let budget = |source| move |amount_cents| Budget { amount_cents, rolled_over_cents: 0, source };
         let manual = self.manual_cents(category, month).map(budget(BudgetSource::Manual));
@@ -255,8 +256,8 @@ impl<'b> BudgetWalk<'b> {
     }
 }
 
-/// What earlier months leave over for the next one: of each, oldest first, its budget, if there was
-/// one, and what was spent, refunds taken off. What was overspent is not carried on, and a month
+/// The amount carried over to the next month. `months` are the earlier months, oldest first, each
+/// with its budget, if any, and the net amount spent. Overspending is not carried over, and a month
 /// without a budget carries nothing.
 pub fn left_over_cents(months: impl Iterator<Item = (Option<i64>, i64)>) -> i128 {
     months.fold(0, |left, (budget, spent)| match budget {
@@ -270,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tier_that_begins_at_or_below_the_income_decides() {
+    fn the_highest_tier_at_or_below_the_income_decides() {
         let categories = Categories::builtin();
         let text = "[[tier]]\nname='a'\nincome_from='1000.00'\nshares={dining=0.1}\n\
                     [[tier]]\nname='b'\nincome_from='2000.00'\nshares={dining=0.333333}\n";
@@ -319,14 +320,14 @@ mod tests {
         assert_eq!(budget(1, "2025-03"), Some((0, "manual")), "zero is a budget");
         assert_eq!(budget(2, "2025-01"), Some((100, "template")));
         assert_eq!(budget(2, "2025-02"), Some((9, "manual")));
-        assert_eq!(budget(2, "2025-04"), Some((100, "template")), "one that has ended holds no more");
+        assert_eq!(budget(2, "2025-04"), Some((100, "template")), "an ended budget no longer applies");
         assert_eq!(budget(2, "2025-06"), Some((8, "manual")));
         assert_eq!(budget(3, "2025-02"), None);
         assert_eq!(budget(4, "2025-02"), Some((300, "template")));
     }
 
     #[test]
-    fn manual_budgets_that_overlap_are_told_by_their_lines() {
+    fn overlapping_manual_budgets_are_reported_by_line() {
         let refused = |set: Vec<ManualBudget>| Budgets::new(BudgetTemplate::default(), vec![], set).err();
         let overlap = Some(Overlap { line: 7, other: 3 });
         assert_eq!(refused(vec![manual(1, ("", ""), 1, 3), manual(1, ("", ""), 2, 7)]), overlap);
@@ -346,17 +347,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_over_comes_on_top() {
+    fn unspent_amounts_are_carried_over() {
         let left = |months: &[(Option<i64>, i64)]| left_over_cents(months.iter().copied());
         assert_eq!(left(&[(Some(100), 60), (Some(100), 90)]), 50);
-        assert_eq!(left(&[(Some(100), 160), (Some(100), 90)]), 10, "what was overspent is not carried on");
-        assert_eq!(left(&[(Some(100), -20)]), 120, "refunds net");
+        assert_eq!(left(&[(Some(100), 160), (Some(100), 90)]), 10, "overspending is not carried over");
+        assert_eq!(left(&[(Some(100), -20)]), 120, "refunds are subtracted");
         assert_eq!(left(&[(Some(100), 60), (None, 0), (Some(100), 100)]), 0);
         assert_eq!(left(&[]), 0);
     }
 
     #[test]
-    fn a_template_that_cannot_work_is_refused() {
+    fn invalid_templates_are_refused() {
         let categories = Categories::builtin();
         for shares in ["{dining=0.6, gas=0.5}", "{nothing=0.1}", "{income=0.1}", "{gas=1.1}", "{gas=-0.1}"] {
             let text = format!("[[tier]]\nname='a'\nincome_from='0'\nshares={shares}");

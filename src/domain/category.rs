@@ -1,8 +1,8 @@
-//! Spending categories: their codes, names and kinds.
+//! Spending categories: codes, names and kinds.
 //!
-//! In: a TOML list of `[[category]]`. Out: a set in which a category is one small number.
-//! Invariant: numbers follow the alphabetical order of the codes, so sorting by number is sorting
-//! by code; `uncategorized` is always there; at most 255 categories.
+//! In: a TOML list of `[[category]]`. Out: a set in which each category is a small number.
+//! Invariant: numbers follow the alphabetical order of codes, so sorting by number is sorting by
+//! code; `uncategorized` always exists; at most 255 categories.
 
 use serde::Deserialize;
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CategoryId(pub u8);
 
-/// Whether a category counts as spending: only `Spend` has budgets and alerts.
+/// How a category counts: only `Spend` has budgets and alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CategoryKind {
@@ -44,13 +44,13 @@ pub struct Categories {
 const UNCATEGORIZED: &str = "uncategorized";
 
 impl Categories {
-    /// The set that ships with the program.
+    /// The set shipped with the program.
     pub fn builtin() -> Categories {
         Categories::parse(include_str!("categories.toml")).expect("the shipped set is valid")
     }
 
-    /// Reads `[[category]] code, name, kind`. Errors: duplicate or malformed codes, no
-    /// `uncategorized`, more than 255.
+    /// Parses `[[category]] code, name, kind`. Errors: duplicate or malformed codes, no
+    /// `uncategorized`, more than 255 categories.
     pub fn parse(text: &str) -> Result<Categories, String> {
         let file: CategoryFile = toml::from_str(text).map_err(|e| e.message().to_string())?;
         let mut sorted = file.category;
@@ -82,7 +82,7 @@ impl Categories {
         found.ok().map(|rank| CategoryId(rank as u8))
     }
 
-    /// For people.
+    /// The display name.
     pub fn name(&self, id: CategoryId) -> &str {
         &self.sorted[usize::from(id.0)].name
     }
@@ -105,19 +105,19 @@ impl Categories {
     }
 }
 
-/// A person's own choice.
+/// A user's manual choice of a category.
 #[derive(Clone, Debug)]
 pub struct Choice {
     pub user_id: u64,
     pub seller: String,
     pub category: CategoryId,
-    /// Later choices win over earlier ones; in microseconds since 1970.
+    /// In microseconds since 1970. Later choices win over earlier ones.
     pub set_at_micros: i64,
-    /// When set, the choice is for the transaction at this instant (microseconds) over these cents.
+    /// For a choice for a single transaction: its instant (microseconds) and cents.
     pub transaction: Option<(i64, i64)>,
 }
 
-/// Which layer decided a category, in order of precedence.
+/// The layer that decided a category, in order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CategorySource {
     Override,

@@ -1,6 +1,6 @@
-//! The words of the trade, pure: no I/O, no Arrow, nothing of the rooms below.
+//! Domain types, pure: no I/O, no Arrow, no use of the modules below.
 //!
-//! In: values. Out: values. Invariant: each type can only be built right.
+//! In: values. Out: values. Invariant: a value of each type is valid by construction.
 
 pub mod alert;
 pub mod budget;

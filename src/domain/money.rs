@@ -1,12 +1,13 @@
-//! Money as integer minor units.
+//! Money in integer cents.
 //!
-//! In: the text of one amount. Out: cents. Invariant: no float ever holds money, the grammar is
-//! ASCII and strict, and a parsed amount lies within [`AMOUNT_CENTS_MAX`] of zero.
+//! In: the text of one amount. Out: cents.
+//! Invariant: money is never a float; the grammar is strict ASCII; a parsed amount is within
+//! ±[`AMOUNT_CENTS_MAX`].
 
 /// The largest amount of one transaction, in cents: ten thousand million units.
 pub const AMOUNT_CENTS_MAX: i64 = 1_000_000_000_000;
 
-/// The first value a DECIMAL(18,2) cannot hold, in cents.
+/// The first value that DECIMAL(18,2) cannot hold, in cents.
 pub const DECIMAL_CENTS_LIMIT: i64 = 1_000_000_000_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub enum AmountError {
     OutOfRange,
 }
 
-/// Parses `-?digits` with at most two decimals: `12`, `12.3`, `-0.05`. Nothing else is an amount:
-/// no plus sign, no exponent, no grouping, no bare point. `-0.00` is 0.
+/// Parses `-?digits` with at most two decimals: `12`, `12.3`, `-0.05`. Refused are plus signs,
+/// exponents, grouping and a point without digits. `-0.00` is 0.
 pub fn parse_amount_cents(text: &[u8]) -> Result<i64, AmountError> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -49,7 +50,7 @@ pub fn parse_amount_cents(text: &[u8]) -> Result<i64, AmountError> {
     }
 }
 
-/// Prints cents as units with two decimals: `-12.05`.
+/// Formats cents as units with two decimals: `-12.05`.
 pub fn format_cents(cents: i128) -> String {
     let sign = if cents < 0 { "-" } else { "" };
     let magnitude = cents.unsigned_abs();
@@ -60,7 +61,7 @@ pub fn format_cents(cents: i128) -> String {
 mod tests {
     use super::*;
 
-    /// The grammar told another way: by cutting strings.
+    /// A second implementation of the grammar, by splitting strings.
     fn slowly(text: &str) -> Result<i64, AmountError> {
         let digits = text.strip_prefix('-').unwrap_or(text);
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn every_short_string_over_the_alphabet_means_the_same_told_slowly() {
+    fn short_strings_parse_as_by_the_second_implementation() {
         let alphabet = ['0', '9', '1', '.', '-', '+', 'e', ',', ' ', '٣'];
         let mut texts = vec![String::new()];
         for _ in 0..6 {
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn limits() {
+    fn amounts_are_accepted_up_to_the_limit() {
         assert_eq!(parse_amount_cents(b"10000000000.00"), Ok(AMOUNT_CENTS_MAX));
         assert_eq!(parse_amount_cents(b"-10000000000.00"), Ok(-AMOUNT_CENTS_MAX));
         for big in ["10000000000.01", "99999999999999999999999999999999.99"] {

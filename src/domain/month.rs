@@ -1,7 +1,7 @@
-//! Calendar months and ranges of them.
+//! Calendar months and ranges of months.
 //!
-//! In: `2025-01`, `2025-01..2025-03`. Out: values that order, count and print.
-//! Invariant: a `Month` lies in the years 0000 to 9999; a `MonthRange` is not empty.
+//! In: `2025-01`, `2025-01..2025-03`. Out: values to compare, count and print.
+//! Invariant: a `Month` is in the years 0000 to 9999; a `MonthRange` is not empty.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 pub struct Month(u32);
 
 impl Month {
-    /// `month` is 1 to 12, `year` 0 to 9999; anything else is none.
+    /// `month` is 1 to 12, `year` 0 to 9999; otherwise `None`.
     pub fn new(year: u32, month: u32) -> Option<Month> {
         (year <= 9999 && (1..=12).contains(&month)).then(|| Month(year * 12 + month - 1))
     }
@@ -30,17 +30,17 @@ impl Month {
         self.0 % 12 + 1
     }
 
-    /// The month that lies `count` months later, if it still has a name.
+    /// The month `count` months later; `None` after year 9999.
     pub fn plus(self, count: u32) -> Option<Month> {
         self.0.checked_add(count).filter(|&m| m < 120_000).map(Month)
     }
 
-    /// The month that lies `count` months earlier, if there is one.
+    /// The month `count` months earlier; `None` before year 0.
     pub fn minus(self, count: u32) -> Option<Month> {
         self.0.checked_sub(count).map(Month)
     }
 
-    /// Months from `earlier` to this one; none when it is not earlier or the same.
+    /// Months from `earlier` to this one; `None` if `earlier` is later.
     pub fn since(self, earlier: Month) -> Option<u32> {
         self.0.checked_sub(earlier.0)
     }
@@ -84,7 +84,7 @@ impl MonthRange {
         self.first <= month && month <= self.last
     }
 
-    /// How many months, at least 1.
+    /// The number of months, at least 1.
     pub fn count(self) -> u32 {
         self.last.0 - self.first.0 + 1
     }
@@ -103,7 +103,7 @@ impl fmt::Display for MonthRange {
 impl FromStr for MonthRange {
     type Err = String;
 
-    /// `2025-01..2025-03`, or one month alone.
+    /// Parses `2025-01..2025-03`, or a single month.
     fn from_str(text: &str) -> Result<MonthRange, String> {
         let (first, last) = text.split_once("..").unwrap_or((text, text));
         let (first, last): (Month, Month) = (first.trim().parse()?, last.trim().parse()?);
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn months_parse_print_and_refuse() {
+    fn month_ranges_are_parsed_printed_and_refused() {
         let range: MonthRange = "2025-11..2026-02".parse().unwrap();
         let all: Vec<String> = range.iter().map(|m| m.to_string()).collect();
         assert_eq!(all, ["2025-11", "2025-12", "2026-01", "2026-02"]);

@@ -1,19 +1,19 @@
-//! Recommended budgets: what a user is likely to need of a category in the coming month.
+//! Recommended budgets: the amount a user is likely to need for a category in the coming month.
 //!
-//! In: the template's budget, and what the user spent in the last complete months. Out: an amount
-//! and what it rests on; and all amounts of a user, rounded together.
-//! Invariant: integers all the way; the rounded amounts add up to the rounded total, and to no more
-//! than what may be spent.
+//! In: the template's budget, and the user's spending in the last complete months. Out: an amount
+//! and its basis; and all amounts of a user, rounded together.
+//! Invariant: integer arithmetic only; the rounded amounts add up to the rounded total, and to at
+//! most the given limit.
 //!
-//! `docs/budgets.md` shows how the rule does on real statements.
+//! `docs/budgets.md` evaluates the rule on real statements.
 
-/// Complete months that count: those of the last ones in which the user had any transaction.
+/// Complete months considered: the last six, without those in which the user had no transaction.
 pub const HISTORY_MONTHS_MAX: usize = 6;
 
-/// With fewer, a user has no history.
+/// With fewer months, a user has no history.
 pub const HISTORY_MONTHS_MIN: usize = 3;
 
-/// What a recommended amount rests on.
+/// The basis of a recommended amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     /// Set by the user.
@@ -22,7 +22,7 @@ pub enum Basis {
     Template,
     /// Past spending.
     History,
-    /// Both.
+    /// Template and history.
     Blended,
 }
 
@@ -39,11 +39,12 @@ impl Basis {
     }
 }
 
-/// The mean of the median and the second-highest month, in cents, at least 0; none of fewer than
-/// three months. A budget at the median is exceeded every second month; one at the highest month
-/// never, and warns nobody. This lies between them, and no single month, however odd, decides it.
+/// The mean of the median and the second-highest month, in cents, at least 0; `None` for fewer than
+/// three months. A budget at the median is exceeded every second month; one at the highest month is
+/// never exceeded, so it never warns. This value lies between them, and no single outlier decides
+/// it.
 ///
-/// With x sorted from x₀: (x₍ₙ₋₁₎/₂ + xₙ/₂ + 2 xₙ₋₂) / 4, the indexes rounded down.
+/// For x sorted from x₀: (x₍ₙ₋₁₎/₂ + xₙ/₂ + 2 xₙ₋₂) / 4, indexes rounded down.
 pub fn history_cents(months: &[i64]) -> Option<i64> {
     let count = months.len();
     assert!(count <= HISTORY_MONTHS_MAX, "older months do not count");
@@ -58,9 +59,9 @@ pub fn history_cents(months: &[i64]) -> Option<i64> {
     Some(i64::try_from(sum.max(0) / 4).expect("a mean lies between its parts"))
 }
 
-/// The amount before rounding, and its basis. `months` are the counted months, those without
-/// spending as 0. None where nothing speaks for a budget: no income and too few months, or a
-/// history in which the category never occurs.
+/// The amount before rounding, and its basis. `months` are the months considered, with 0 for months
+/// without spending. `None` without evidence for a budget: no income and too few months, or a
+/// history without this category.
 pub fn wish(template_cents: Option<i64>, months: &[i64]) -> Option<(i64, Basis)> {
     let Some(history) = history_cents(months) else {
         return template_cents.map(|template| (template, Basis::Template));
@@ -72,21 +73,21 @@ pub fn wish(template_cents: Option<i64>, months: &[i64]) -> Option<(i64, Basis)>
     Some((blend_cents(template, history, months.len()), Basis::Blended))
 }
 
-/// The template weighs as much as one month of history.
+/// The template has the weight of one month of history.
 fn blend_cents(template: i64, history: i64, months: usize) -> i64 {
     let months = months as i128;
     let sum = months * i128::from(history) + i128::from(template);
     i64::try_from(sum / (months + 1)).expect("a mean lies between its parts")
 }
 
-/// Amounts people use: fives below a hundred, tens from there on.
+/// Usual round amounts: multiples of five below a hundred, of ten from there on.
 const FIVE: i64 = 5_00;
 const TEN: i64 = 10_00;
 const HUNDRED: i64 = 100_00;
 
-/// Rounds the wishes of one user, which are not negative, so that they add up to their total
-/// rounded to five (to ten, where all of them are a hundred or more), and to `most_cents` at most;
-/// if they are more, each is cut by the same share. Largest remainder (Hamilton) method.
+/// Rounds the non-negative amounts of one user so that their sum is the total rounded to five (to
+/// ten, if all of them are a hundred or more), but at most `most_cents`; a larger total is reduced
+/// proportionally. Uses the largest remainder (Hamilton) method.
 pub fn round_together(wishes_cents: &[i64], most_cents: Option<i64>) -> Vec<i64> {
     let total: i128 = wishes_cents.iter().map(|cents| i128::from(*cents)).sum();
     if total == 0 {
@@ -95,18 +96,18 @@ pub fn round_together(wishes_cents: &[i64], most_cents: Option<i64>) -> Vec<i64>
     let (five, most) = (i128::from(FIVE), most_cents.map_or(i128::MAX, |most| i128::from(most.max(0))));
     let rounded = (total + five / 2) / five * five;
     let target = rounded.min(most / five * five);
-    // Each share is `wish × target / total`: whole steps, and a remainder of `total × step`.
+    // Each share is `wish × target / total`: whole steps, and a remainder over `total`.
     let divide = |wish: &i64| {
         let share = i128::from(*wish) * target;
         let step = i128::from(if share < i128::from(HUNDRED) * total { FIVE } else { TEN });
         let whole = share / (total * step);
-        // Remainders of fives count twice, so that they compare with those of tens.
+        // Remainders in steps of five are doubled, to be comparable with those in steps of ten.
         (whole * step, step, (share - whole * total * step) * i128::from(TEN) / step)
     };
     let shares: Vec<(i128, i128, i128)> = wishes_cents.iter().map(divide).collect();
     let mut amounts: Vec<i128> = shares.iter().map(|(whole, ..)| *whole).collect();
     let mut left = target - amounts.iter().sum::<i128>();
-    // What is missing to the next step, largest remainder first; of equals the first.
+    // Rounds up to the next step, largest remainder first; among equal ones the first.
     let mut order: Vec<usize> = (0..shares.len()).filter(|index| shares[*index].2 > 0).collect();
     order.sort_by_key(|index| std::cmp::Reverse(shares[*index].2));
     for index in &order {
@@ -116,7 +117,7 @@ pub fn round_together(wishes_cents: &[i64], most_cents: Option<i64>) -> Vec<i64>
             left -= step;
         }
     }
-    // A five that only tens are left for goes to the first that counts in fives.
+    // If five are left but only steps of ten remain, the first amount in steps of five gets them.
     let in_fives = |index: &usize| shares[*index].1 == five && wishes_cents[*index] > 0;
     if left > 0
         && let Some(index) = order.iter().copied().chain(0..shares.len()).find(in_fives)
@@ -132,30 +133,30 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn one_odd_month_decides_nothing() {
+    fn a_single_outlier_does_not_decide() {
         assert_eq!(history_cents(&[100_00, 900_00, 110_00]), Some(110_00));
         assert_eq!(history_cents(&[100_00, 9_000_00, 110_00, 120_00, 90_00, 130_00]), Some(122_50));
         assert_eq!(history_cents(&[0, 0, 0, 0, 0, 500_00]), Some(0));
         assert_eq!(
             history_cents(&[-500_00, -1, 20_00]),
             Some(0),
-            "refunds net, and a budget is not negative"
+            "refunds are subtracted, and a budget is not negative"
         );
         assert_eq!(history_cents(&[1_00, 1_00]), None);
     }
 
     #[test]
-    fn history_weighs_more_the_more_of_it_there_is() {
+    fn the_weight_of_history_grows_with_its_length() {
         assert_eq!(wish(Some(200_00), &[100_00; 2]), Some((200_00, Basis::Template)));
         assert_eq!(wish(Some(200_00), &[100_00; 3]), Some((125_00, Basis::Blended)));
         assert_eq!(wish(Some(240_00), &[100_00; 6]), Some((120_00, Basis::Blended)));
         assert_eq!(wish(None, &[100_00; 6]), Some((100_00, Basis::History)));
-        assert_eq!(wish(Some(200_00), &[0; 6]), None, "who never buys it needs no budget for it");
+        assert_eq!(wish(Some(200_00), &[0; 6]), None, "a category that never occurs needs no budget");
         assert_eq!(wish(None, &[100_00; 2]), None);
     }
 
     #[test]
-    fn amounts_are_round_and_add_up() {
+    fn amounts_are_rounded_and_add_up() {
         assert_eq!(round_together(&[12_34, 48_00, 333_33], None), [15_00, 50_00, 330_00]);
         assert_eq!(round_together(&[2_50, 2_50, 2_50, 2_50], None), [5_00, 5_00, 0, 0]);
         assert_eq!(round_together(&[600_00, 300_00, 100_00], Some(500_00)), [300_00, 150_00, 50_00]);
@@ -165,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rounding_together_keeps_the_total_and_the_limit(
+        fn rounding_keeps_the_total_and_the_limit(
             wishes in proptest::collection::vec(0..1_000_000i64, 1..20),
             most in proptest::option::of(0..5_000_000i64),
         ) {

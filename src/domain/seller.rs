@@ -1,12 +1,12 @@
-//! What is known of sellers before any transaction is seen: entries, rules and where they hold.
+//! Reference data about sellers: entries, rules and their scope.
 //!
 //! In: cells of reference tables. Out: entries in the scope of a job.
-//! Invariant: a country is two small letters; an entry without countries holds anywhere.
+//! Invariant: a country is two lowercase letters; an entry without countries applies everywhere.
 
 use super::category::CategoryId;
 use serde::{Deserialize, Serialize};
 
-/// An ISO 3166-1 alpha-2 code, in small letters.
+/// An ISO 3166-1 alpha-2 code, in lowercase letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Country([u8; 2]);
@@ -44,46 +44,46 @@ impl std::fmt::Display for Country {
     }
 }
 
-/// A name and what is bought there: a line of a dictionary or of aliases.
+/// A name and its category: a row of a dictionary or of aliases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SellerEntry {
     pub name: String,
     pub category: CategoryId,
-    /// Where the name has this meaning; empty for anywhere.
+    /// Where the name has this category; empty for everywhere.
     pub countries: Vec<Country>,
-    /// The place of its table in the job's list: the entry of an earlier table holds.
+    /// The index of its table in the job's list: entries of an earlier table win.
     pub table: usize,
 }
 
-/// How well an entry holds: the less the better.
+/// The precedence of an entry: the table, then the scope; lower wins.
 pub type Rank = (usize, usize);
 
 impl SellerEntry {
-    /// None out of the scope of a job's countries.
+    /// `None` outside the scope of a job's countries.
     pub fn rank(&self, countries: &[Country]) -> Option<Rank> {
         Some((self.table, scope_rank(&self.countries, countries)?))
     }
 }
 
-/// Whether a keyword names a department of the seller in front of it: the petrol of a supermarket.
+/// Whether a keyword names a department of the seller in front of it (a supermarket's petrol).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Department {
     No,
     Also,
-    /// It tells the trade of nobody else.
+    /// It names only departments, never the trade of a seller.
     Only,
 }
 
-/// A word or a few that tell the trade.
+/// One or more words that name a trade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeywordEntry {
     pub entry: SellerEntry,
     pub department: Department,
 }
 
-/// How well an entry fits a job's countries, which are in the order of their weight: the rank of
-/// its best country, the last rank for an entry that holds anywhere, none out of scope. A job
-/// without countries takes all entries alike.
+/// The precedence of an entry by scope. A job's countries are in order of weight; the rank is that
+/// of the entry's best country, and the last rank for an entry without countries. `None` out of
+/// scope. A job without countries treats all entries alike.
 pub fn scope_rank(entry: &[Country], job: &[Country]) -> Option<usize> {
     match (entry, job) {
         ([], _) => Some(job.len()),
@@ -92,17 +92,17 @@ pub fn scope_rank(entry: &[Country], job: &[Country]) -> Option<usize> {
     }
 }
 
-/// A line of a table of rules: a pattern over the normalised name, and cents it may ask for.
+/// A row of a table of rules: a pattern over the normalised name, and a range of cents.
 #[derive(Clone, Debug)]
 pub struct RuleEntry {
     /// In the syntax of the `regex` crate.
     pub pattern: String,
     pub category: CategoryId,
-    /// The least and the most cents, both included.
+    /// Minimum and maximum, both inclusive.
     pub cents: (i64, i64),
 }
 
-/// What the crowd says of a normalised name.
+/// The crowd's category for a normalised name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrowdEntry {
     pub name: String,
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scope() {
+    fn the_rank_follows_the_order_of_the_jobs_countries() {
         let countries = |text: &str| -> Vec<Country> {
             text.split_whitespace().map(|code| code.parse().unwrap()).collect()
         };

@@ -1,12 +1,13 @@
-//! Monthly spending: what one user spent in one category in one month.
+//! Monthly spending: the amount one user spent in one category in one month.
 //!
-//! In: transactions that were categorized. Out: the group and its key.
-//! Invariant: keys order as published (month apart, then user, then category); sums are checked.
+//! In: categorized transactions. Out: the group and its key.
+//! Invariant: keys sort in the order of publication within a month (user, then category); sums are
+//! checked.
 
 use super::category::CategoryId;
 use super::money::DECIMAL_CENTS_LIMIT;
 
-/// One row of `monthly_spending`, its month apart.
+/// One row of `monthly_spending`, without its month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spend {
     pub user_id: u64,
@@ -20,7 +21,8 @@ impl Spend {
         (self.user_id, self.category)
     }
 
-    /// Adds another share of the same group. None when a sum leaves DECIMAL(18,2) or a count 2^63.
+    /// Adds another share of the same group. `None` if the sum exceeds DECIMAL(18,2) or the count
+    /// 2^63. Panics if the keys differ.
     pub fn plus(self, other: Spend) -> Option<Spend> {
         assert_eq!(self.key(), other.key(), "only shares of one group add up");
         let amount_cents = self.amount_cents.checked_add(other.amount_cents)?;

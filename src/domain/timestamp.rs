@@ -1,9 +1,9 @@
-//! Timestamps in every form a log or a table may write them.
+//! Timestamps in all forms accepted in logs and tables.
 //!
-//! In: RFC 3339; or its date and time without offset, or its date alone, in the job's zone; or
-//! epoch seconds. Out: an instant.
-//! Invariant: the grammar is strict ASCII; a leap second (`:60`) and `24:00` are not times; a
-//! date means the first instant of its day.
+//! In: RFC 3339; or, in the job's zone, its date and time without an offset, or its date; or epoch
+//! seconds. Out: an instant.
+//! Invariant: the grammar is strict ASCII; a leap second (`:60`) and `24:00` are refused; a date
+//! means the first instant of its day.
 
 use super::month::{days_from_civil, days_in_month};
 use super::zone::Zone;
@@ -13,7 +13,7 @@ use crate::planted::Bug;
 pub struct Instant {
     /// Since 1970-01-01T00:00:00Z.
     pub seconds: i64,
-    /// Of the second, 0 to 999,999.
+    /// 0 to 999,999.
     pub fraction_micros: i64,
 }
 
@@ -31,7 +31,7 @@ pub enum TimestampError {
     Nonexistent,
 }
 
-/// Parses a timestamp; a local time that occurs twice means its first occurrence.
+/// Parses a timestamp. A local time that occurs twice means its first occurrence.
 pub fn parse_timestamp(text: &[u8], zone: &Zone) -> Result<Instant, TimestampError> {
     let at = |seconds, fraction_micros| Instant { seconds, fraction_micros };
     match parse_written_time(text).ok_or(TimestampError::Malformed)? {
@@ -44,7 +44,7 @@ pub fn parse_timestamp(text: &[u8], zone: &Zone) -> Result<Instant, TimestampErr
     }
 }
 
-/// A timestamp as written, before the job's zone has a say.
+/// A timestamp as written, before the job's zone is applied.
 enum WrittenTime {
     Instant {
         seconds: i64,
@@ -115,7 +115,7 @@ fn two(digits: &[u8]) -> Option<u32> {
     }
 }
 
-/// `.d{1,9}` as microseconds, cut not rounded, and what follows it.
+/// Parses `.d{1,9}` as microseconds, truncated. Returns them and the rest of the text.
 fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some(digits) = text.strip_prefix(b".") else {
         return Some((0, text));
@@ -128,7 +128,7 @@ fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((padded.fold(0, |n, d| n * 10 + i64::from(d - b'0')), &digits[count..]))
 }
 
-/// `±hh:mm` in seconds east of UTC.
+/// Parses `±hh:mm` as seconds east of UTC.
 fn parse_offset(text: &[u8]) -> Option<i64> {
     let [sign @ (b'+' | b'-'), hour @ .., b':', _, _] = text else {
         return None;

@@ -1,6 +1,6 @@
-//! One transaction as a log line says it, and why a line may not be one.
+//! One transaction as stated by a log line, and the reasons for refusing a line.
 //!
-//! In: nothing. Out: the words `Transaction` and `RejectReason`.
+//! In: nothing. Out: the types `Transaction` and `RejectReason`.
 //! Invariant: a `Transaction` has passed every check of its line; reasons have fixed names.
 
 use super::month::Month;
@@ -20,7 +20,7 @@ pub struct Transaction<'a> {
     /// The month of that instant in the job's time zone.
     pub month: Month,
     pub seller: &'a str,
-    /// Positive is spent, negative is a refund.
+    /// Positive for spending, negative for a refund.
     pub amount_cents: i64,
 }
 
@@ -69,7 +69,7 @@ impl RejectReason {
     }
 }
 
-/// A refused line: why, and at which byte of the line (from 1) the trouble starts.
+/// A refused line: the reason, and the byte of the line (from 1) where the error starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: RejectReason,

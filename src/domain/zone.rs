@@ -1,8 +1,9 @@
-//! The job's time zone: which instant a local time means, and which month an instant lies in.
+//! The job's time zone: local times to instants, and instants to months.
 //!
-//! In: an IANA name and the job's months. Out: integer look-ups, no calendar in the hot loop.
-//! Invariant: month edges are instants computed once; a local time in a fold means the first of
-//! its two instants, one in a gap means none.
+//! In: an IANA name and the job's months. Out: integer lookups, without calendar arithmetic in the
+//! hot loop.
+//! Invariant: month edges are instants computed once; a local time in a fold means the first of its
+//! two instants; one in a gap has none.
 
 use super::month::{Month, MonthRange, days_in_month};
 use crate::planted::Bug;
@@ -17,7 +18,7 @@ struct Transition {
 }
 
 impl Transition {
-    /// The first local second that is ruled by the new offset alone.
+    /// The first local second that has only the new offset.
     fn settled_local(&self) -> i64 {
         if Bug::FoldTakesSecond.is_planted() {
             return self.at + self.after;
@@ -26,25 +27,25 @@ impl Transition {
     }
 }
 
-/// A zone over the months of a job.
+/// A zone, for the months of a job.
 #[derive(Clone, Debug)]
 pub struct Zone {
     first_offset: i64,
     transitions: Vec<Transition>,
     months: MonthRange,
-    /// The instant at which each month begins, and at last the end of the last one.
+    /// The instant at which each month begins, and finally the end of the last one.
     month_edges: Vec<i64>,
-    /// The day, since 1970, on which each month begins, and at last the one behind the last.
+    /// The first day of each month, in days since 1970, and finally the day after the last month.
     first_days: Vec<i32>,
 }
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// Far enough apart to be few, close enough that no two changes of one zone share a step.
+/// Few steps, but short enough that no step contains two changes of a zone.
 const STEP_SECONDS: i64 = 6 * 3600;
 
 impl Zone {
-    /// None when `name` is not in the IANA database.
+    /// `None` if `name` is not in the IANA database.
     pub fn new(name: &str, months: MonthRange) -> Option<Zone> {
         let zone: chrono_tz::Tz = name.parse().ok()?;
         let offset = |at: i64| match zone.timestamp_opt(at, 0) {
@@ -68,13 +69,14 @@ impl Zone {
         self.months
     }
 
-    /// The index of the month, from the job's first one, that holds an instant; none outside.
+    /// The index of the month that contains an instant, from the job's first month; `None` outside
+    /// the job's months.
     pub fn month_index(&self, at_seconds: i64) -> Option<u32> {
         let edges = &self.month_edges;
         if at_seconds < edges[0] || at_seconds >= *edges.last()? {
             return None;
         }
-        // An estimate by mean month length is off by one at most; the edges decide.
+        // An estimate by mean month length, off by at most one; the edges decide.
         let elapsed = at_seconds - edges[0];
         let mut index = ((elapsed / 2_629_746) as usize).min(edges.len() - 2);
         while at_seconds < edges[index] {
@@ -86,15 +88,15 @@ impl Zone {
         Some(index as u32)
     }
 
-    /// Whether an instant lies in the month of this index.
+    /// True if an instant is in the month of this index.
     #[inline]
     pub fn holds(&self, index: u32, at_seconds: i64) -> bool {
         let edges = &self.month_edges[index as usize..index as usize + 2];
         edges[0] <= at_seconds && at_seconds < edges[1]
     }
 
-    /// The first day, since 1970, of the month of this index and of the next month; none outside
-    /// the job's months.
+    /// The first day of the month of this index and of the next month, in days since 1970; `None`
+    /// outside the job's months.
     #[inline]
     pub fn days_of(&self, index: u32) -> Option<(i32, i32)> {
         let index = index as usize;
@@ -106,7 +108,7 @@ impl Zone {
         self.months.first.plus(index).expect("an index within the job's months")
     }
 
-    /// The instant of a local time, both in seconds. None in a gap, where clocks are put forward.
+    /// The instant of a local time, both in seconds. `None` in a gap, where clocks are put forward.
     pub fn instant_of_local(&self, local_seconds: i64) -> Option<i64> {
         let settled = self.transitions.partition_point(|t| t.settled_local() <= local_seconds);
         let offset = match settled.checked_sub(1) {
@@ -119,7 +121,7 @@ impl Zone {
         (!in_gap || Bug::ClockGapAccepted.is_planted()).then_some(local_seconds - offset)
     }
 
-    /// The day of its month, from 1, that holds an instant of the month.
+    /// The day of the month, from 1, that contains an instant of this month.
     pub fn day_of_month(&self, month: Month, at_seconds: i64) -> u32 {
         let first = month.first_day();
         let days = days_in_month(month.year(), month.month_of_year());
@@ -127,7 +129,7 @@ impl Zone {
         (1..=days).rev().find(has_begun).unwrap_or(1)
     }
 
-    /// When a local day begins; where its midnight is skipped, the instant of the change.
+    /// The start of a local day, in seconds; if its midnight is skipped, the instant of the change.
     pub fn first_instant_of(&self, day: i32) -> i64 {
         let midnight = i64::from(day) * DAY_SECONDS;
         self.instant_of_local(midnight).unwrap_or_else(|| {
@@ -145,7 +147,7 @@ fn end_day(months: MonthRange) -> i32 {
     }
 }
 
-/// All offset changes between two instants, each found by halving the step it lies in.
+/// All offset changes between two instants, each found by bisection of its step.
 fn transitions(first: i64, last: i64, offset: impl Fn(i64) -> i64) -> Vec<Transition> {
     let mut found = Vec::new();
     let mut from = first;
@@ -171,7 +173,7 @@ mod tests {
     use chrono::{Datelike, LocalResult, NaiveDate};
 
     #[test]
-    fn every_quarter_hour_round_each_change_agrees_with_chrono() {
+    fn quarter_hours_around_each_change_agree_with_chrono() {
         let months: MonthRange = "1990-01..2037-12".parse().unwrap();
         for name in
             ["Europe/London", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "Asia/Tehran"]
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn month_edges_are_sharp() {
+    fn month_edges_are_exact() {
         let zone = Zone::new("UTC", "2000-01..2099-12".parse().unwrap()).unwrap();
         assert_eq!(zone.month_index(946_684_799), None);
         assert_eq!(zone.month_index(946_684_800), Some(0));
