@@ -1,28 +1,29 @@
-//! When rows happen: the day follows from the row's place in the logs, the time of day is drawn.
+//! The times of rows: the day follows from the row's position in the logs, the time of day is
+//! random.
 //!
 //! In: a row's number, random bits. Out: days, seconds of the day, and their text.
-//! Invariant: every day lies within the months asked for.
+//! Invariant: every day is within the requested months.
 
 use super::random::{Bits, Random, scale};
 use crate::domain::month::{Month, MonthRange, civil_from_days, days_in_month};
 
-/// How busy each hour of the day is.
+/// The relative activity of each hour of the day.
 const HOUR_WEIGHTS: [usize; 24] =
     [8, 5, 3, 2, 3, 8, 20, 40, 60, 55, 55, 65, 85, 75, 60, 60, 65, 80, 95, 85, 60, 40, 25, 15];
 const HOUR_BITS: u32 = 10;
 const HOUR_SHARES: usize = 1 << HOUR_BITS;
 
-/// A row of an earlier day comes at most this many days late.
+/// The maximum delay of a late row, in days.
 const DAYS_LATE_MAX: u64 = 35;
 
 pub struct Calendar {
     months: MonthRange,
     rows: u64,
-    /// Of each month: its first day (from the first day of all) and its number of days.
+    /// For each month: its first day (counted from the first day of all) and its number of days.
     month_days: Vec<(u64, u64)>,
-    /// `2025-01-17T` of each day.
+    /// `2025-01-17T` for each day.
     dates: Vec<[u8; 11]>,
-    /// The hours in proportion to how busy they are.
+    /// The hours, each as often as its share of the activity.
     hours: [u8; HOUR_SHARES],
 }
 
@@ -46,14 +47,14 @@ impl Calendar {
         self.months.first.plus(index as u32).unwrap_or(self.months.last)
     }
 
-    /// The day (from the first of all) on which row number `row` is logged.
+    /// The day (counted from the first day of all) on which row number `row` is logged.
     pub fn day_of_row(&self, row: u64) -> u64 {
         let place = row * self.month_days.len() as u64;
         let (start, days) = self.month_days[(place / self.rows) as usize];
         start + place % self.rows * days / self.rows
     }
 
-    /// A day up to 35 days before `day`; `day` itself where that would be before the first day.
+    /// A day up to 35 days before `day`; `day` itself if that would be before the first day.
     pub fn late(&self, day: u64, random: &mut Random) -> u64 {
         day.checked_sub(1 + random.below(DAYS_LATE_MAX)).unwrap_or(day)
     }
@@ -86,7 +87,7 @@ fn date_text(day: i32) -> [u8; 11] {
     text
 }
 
-/// Entry e belongs to the hour in which share e of all the day's activity falls.
+/// Entry e is the hour at which the share e / 1024 of a day's activity has passed.
 fn hours() -> [u8; HOUR_SHARES] {
     let total: usize = HOUR_WEIGHTS.iter().sum();
     let (mut hour, mut passed) = (0, HOUR_WEIGHTS[0]);
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_walk_through_all_days_in_order() {
+    fn rows_cover_all_days_in_order() {
         let calendar = Calendar::new("2024-02..2024-04".parse().unwrap(), 9000);
         let days: Vec<u64> = (0..9000).map(|row| calendar.day_of_row(row)).collect();
         assert!(days.is_sorted());
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn late_rows_never_leave_the_months() {
+    fn late_rows_stay_within_the_months() {
         let calendar = Calendar::new("2025-01".parse().unwrap(), 10);
         let mut random = Random::new(1);
         let late: Vec<u64> = (0..1000).map(|_| calendar.late(20, &mut random)).collect();
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hour_has_a_share_and_seconds_stay_in_the_day() {
+    fn every_hour_occurs_and_seconds_stay_in_the_day() {
         let calendar = Calendar::new("2025-01".parse().unwrap(), 10);
         for hour in 0..24 {
             assert!(calendar.hours.contains(&hour));

@@ -1,15 +1,15 @@
-//! Bad rows: which rows are bad, and what is wrong with them.
+//! Bad rows: their positions and their errors.
 //!
-//! In: the number of rows and the share of them that is bad. Out: lines that must be rejected, each
-//! with its reason.
-//! Invariant: exactly the asked share is bad, every kind in turn, and a line's one fault is the
-//! only one.
+//! In: the number of rows and the share of bad ones. Out: lines that must be rejected, each with
+//! its reason.
+//! Invariant: exactly the requested share is bad; the kinds of errors take turns; a bad line has
+//! exactly one error.
 
 use super::random::{Purpose, Random};
 use crate::domain::transaction::{RejectReason, SELLER_BYTES_MAX};
 use crate::limits::LINE_BYTES_MAX;
 
-/// Which rows are bad: one in each of as many equal stretches, at a place that is drawn.
+/// Selects the bad rows: one at a random place in each of as many equal ranges.
 pub struct Faults {
     seed: u64,
     rows: u64,
@@ -22,7 +22,7 @@ impl Faults {
         Faults { seed, rows, bad }
     }
 
-    /// The row of the bad row number `ordinal`; none after the last.
+    /// The row of the bad row number `ordinal`; `None` after the last.
     pub fn row(&self, ordinal: u64) -> Option<u64> {
         if ordinal >= self.bad {
             return None;
@@ -34,7 +34,7 @@ impl Faults {
         Some(start + random.below(end - start))
     }
 
-    /// The number of the first bad row at or after `row`.
+    /// The ordinal of the first bad row at or after `row`.
     pub fn first_from(&self, row: u64) -> u64 {
         let stretch = (u128::from(row) * u128::from(self.bad) / u128::from(self.rows)) as u64;
         let passed = |&ordinal: &u64| self.row(ordinal).is_some_and(|bad| bad < row);
@@ -42,7 +42,7 @@ impl Faults {
     }
 }
 
-/// The fields of a line that is to be spoiled, without tabs and line end.
+/// The fields of a line to be corrupted, without tabs and line end.
 type Fields = Vec<Vec<u8>>;
 
 const USER: usize = 0;
@@ -52,7 +52,7 @@ const AMOUNT: usize = 3;
 
 type Kind = (RejectReason, fn(&mut Fields));
 
-/// The kinds, in an order that mixes the reasons, so that few bad rows already show most of them.
+/// The kinds of errors, ordered so that even a few bad rows have most of the reasons.
 const KINDS: [Kind; 19] = [
     (RejectReason::FieldCount, |fields| fields.truncate(3)),
     (RejectReason::BadUserId, |fields| fields[USER].insert(0, b'u')),
@@ -75,15 +75,15 @@ const KINDS: [Kind; 19] = [
     (RejectReason::BadAmount, |fields| fields[AMOUNT] = b"NaN".to_vec()),
 ];
 
-/// Over-long lines are the bulk of the bytes of bad rows, so they come in the first of so many
-/// turns only, and the next kind comes twice in the others.
+/// Over-long lines are most of the bytes of bad rows, so they occur only in one of this many turns;
+/// in the other turns the next kind occurs twice.
 const TURNS_PER_LONG_LINE: u64 = 16;
 
 fn long(bytes: usize) -> Vec<u8> {
     b"VERY LONG SELLER ".iter().copied().cycle().take(bytes).collect()
 }
 
-/// Spoils the good line `line`, its end not included, as bad row number `ordinal`.
+/// Corrupts the valid line `line`, which has no line end, as bad row number `ordinal`.
 pub fn spoil(line: &[u8], ordinal: u64) -> (RejectReason, Vec<u8>) {
     let (turn, index) = (ordinal / KINDS.len() as u64, ordinal as usize % KINDS.len());
     let (mut reason, mut change) = KINDS[index];
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_rows_rise_and_are_as_many_as_asked() {
+    fn bad_rows_ascend_in_the_requested_number() {
         for (rows, ratio) in [(1000, 0.013), (1000, 1.0), (7, 0.5), (10, 0.0)] {
             let faults = Faults::new(7, rows, ratio);
             let bad: Vec<u64> = (0..).map_while(|ordinal| faults.row(ordinal)).collect();

@@ -1,8 +1,8 @@
-//! Files with their checksums, and the logs among them: blocks made in parallel, written in order.
+//! Files with checksums, and the logs: blocks are made in parallel and written in order.
 //!
 //! In: a recipe and a plan of files. Out: files on disk, each with its size and SHA-256.
 //! Invariant: the bytes do not depend on the number of threads; memory holds two batches of blocks
-//! however many rows there are.
+//! for any number of rows.
 
 use super::calendar::Calendar;
 use super::rows::{Block, Picked, Recipe, Tally};
@@ -16,23 +16,23 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
-/// The rows of one block. Changing it changes every data set.
+/// Rows per block. Changing it changes every data set.
 const BLOCK_ROWS: u64 = 65_536;
 
-/// Blocks per thread that are made while those of the batch before are written.
+/// Blocks per thread made while the previous batch is written.
 const BLOCKS_PER_THREAD: usize = 2;
 
-/// A file of the data set as it was written.
+/// A written file of the data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Below the output folder.
+    /// Relative to the output folder.
     pub name: String,
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,
 }
 
-/// A new file that counts and hashes what is written to it.
+/// A new file that counts and hashes the bytes written.
 pub struct OutputFile {
     name: String,
     file: File,
@@ -66,13 +66,13 @@ impl Write for OutputFile {
     }
 }
 
-/// A log to be written: its name below the output folder, and its rows.
+/// A log to be written: its name relative to the output folder, and its rows.
 pub struct LogPlan {
     name: String,
     rows: Range<u64>,
 }
 
-/// Divides the rows evenly. A log is named after the month in which its first row is logged.
+/// Divides the rows evenly among the logs. A log is named after the month of its first row.
 pub fn plan_logs(options: &Options, calendar: &Calendar) -> Vec<LogPlan> {
     let extension = options.compress.map_or("", Compression::extension);
     let files = u64::from(options.files);
@@ -90,7 +90,7 @@ pub fn plan_logs(options: &Options, calendar: &Calendar) -> Vec<LogPlan> {
     (0..files).map(plan).collect()
 }
 
-/// What the logs came to.
+/// The written logs, their totals, and the rows picked for overrides.
 #[derive(Default)]
 pub struct Logs {
     pub files: Vec<Written>,
@@ -98,7 +98,7 @@ pub struct Logs {
     pub picked: Vec<Picked>,
 }
 
-/// Writes all logs: one batch of blocks is made while the one before it is written.
+/// Writes all logs. One batch of blocks is made while the previous one is written.
 pub fn write_logs(
     folder: &Path,
     plans: &[LogPlan],
@@ -139,7 +139,7 @@ fn blocks_of(log: &LogPlan) -> impl Iterator<Item = BlockPlan<'_>> {
     starts.map(|start| BlockPlan { log, rows: start..log.rows.end.min(start + BLOCK_ROWS) })
 }
 
-/// A block as it goes to disk.
+/// A block ready to be written.
 #[derive(Default)]
 struct FilledBlock {
     /// The log it belongs to.

@@ -1,16 +1,16 @@
-//! The sellers: what they are called, how logs print them, and how often each is met.
+//! Sellers: their names, their forms in logs, and their frequency.
 //!
-//! In: a number of sellers. Out: names for the dictionary and the log, and draws by weight.
-//! Invariant: no two names are equal after normalisation, and every printed form of a seller
-//! normalises to its name; no name is longer than a log may print.
+//! In: a number of sellers. Out: names for the dictionary and the logs, and draws by weight.
+//! Invariant: all names differ after normalisation; every printed form of a seller normalises to
+//! its name; no name exceeds the limit of logs.
 
 use super::profile::{PARTS, PROFILES, UNLISTED};
 use super::random::Weighted;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// First words. Their number is a prime that no category's number of nouns shares a factor with,
-/// so counting through both at once meets every pair before it meets one again.
+/// First words. Their number is a prime that is coprime to every category's number of nouns, so
+/// counting through both at once yields every pair before any pair repeats.
 #[rustfmt::skip]
 const FIRST_WORDS: [&str; 61] = [
     "Amber", "Harbor", "Maple", "Böhm", "Crown", "Élan", "Silver", "Northgate", "Río", "Juniper",
@@ -32,26 +32,26 @@ const PLACES: [(&str, &str); 23] = [
     ("Cork", "IE"), ("Torino", "IT"), ("Perth", "AU"),
 ];
 
-/// How a log prints a seller.
+/// The form in which a log prints a seller.
 #[derive(Clone, Copy)]
 pub enum Form {
     /// As in the dictionary.
     Plain,
-    /// In capitals and without accents, as card terminals print.
+    /// In capitals and without accents, as printed by card terminals.
     Loud,
-    /// With more spaces and punctuation than the name has.
+    /// With additional spaces and punctuation.
     Untidy,
 }
 
 const FORMS: usize = 3;
 
-/// Of 100 rows, those whose seller the dictionary does not know.
+/// Rows per 100 whose seller is missing from the dictionary.
 const UNLISTED_ROWS: u64 = 3;
 
 pub struct Market {
-    /// All printed forms of all sellers, one after the other.
+    /// All printed forms of all sellers, concatenated.
     text: Vec<u8>,
-    /// Where each form ends in `text`: narrow, since every row looks here.
+    /// The end of each form in `text`. 32 bits, since every row reads from it.
     ends: Vec<u32>,
     profiles: Vec<u8>,
     countries: Vec<&'static str>,
@@ -60,7 +60,7 @@ pub struct Market {
 }
 
 impl Market {
-    /// `listed` sellers of the dictionary, and a sixteenth as many (at least one) that it lacks.
+    /// `listed` sellers of the dictionary, and a sixteenth as many (at least one) missing from it.
     pub fn new(listed: u32) -> Market {
         let listed = listed as usize;
         let mut market = Market {
@@ -96,12 +96,12 @@ impl Market {
         self.countries.push(country);
     }
 
-    /// A seller in proportion to its weight, those that the dictionary lacks included.
+    /// A random seller by weight, including those missing from the dictionary.
     pub fn draw(&self, bits: u64) -> usize {
         self.by_weight.draw(bits) as usize
     }
 
-    /// UTF-8, as bytes so that the hot loop need not look at them.
+    /// The printed form as UTF-8 bytes, so that the hot loop needs no checks.
     pub fn printed(&self, seller: usize, form: Form) -> &[u8] {
         let index = seller * FORMS + form as usize;
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
@@ -112,7 +112,7 @@ impl Market {
         usize::from(self.profiles[seller])
     }
 
-    /// The dictionary: seller, category, country or nothing.
+    /// The dictionary: seller, category, and country or empty.
     pub fn dictionary(&self) -> impl Iterator<Item = [&[u8]; 3]> {
         (0..self.listed).map(|seller| {
             let category = PROFILES[self.profile(seller)].code;
@@ -121,8 +121,8 @@ impl Market {
     }
 }
 
-/// Steps through the parts of a thousand by 617, which shares no factor with 1,000, so that any
-/// run of sellers holds the categories in about their proportions.
+/// Steps through the thousand parts by 617, which is coprime to 1,000, so that any range of sellers
+/// has the categories in about the right proportions.
 fn profile_of(seller: usize) -> u8 {
     let mut part = (seller as u64 * 617) % PARTS;
     let found = PROFILES.iter().position(|profile| match part.checked_sub(profile.sellers) {
@@ -135,8 +135,8 @@ fn profile_of(seller: usize) -> u8 {
     found.unwrap_or(UNLISTED) as u8
 }
 
-/// Within a category the seller of rank r (from 0) is met in proportion to 1 ÷ (r + 5): Zipf's
-/// law as Mandelbrot bent it, so that the first seller does not dwarf the rest.
+/// Within a category, the seller of rank r (from 0) has a weight proportional to 1 ÷ (r + 5): the
+/// Zipf-Mandelbrot law, in which the first seller does not dominate.
 fn weights(profiles: &[u8], ranks: &[usize]) -> Vec<u64> {
     let pull = |rank: usize| (1u64 << 30) / (rank as u64 + 5);
     let mut pulls = [0u64; PROFILES.len()];
@@ -157,7 +157,8 @@ fn weights(profiles: &[u8], ranks: &[usize]) -> Vec<u64> {
     profiles.iter().zip(ranks).map(weight).collect()
 }
 
-/// First word, noun, then a place once all pairs are used, then a number once all places are.
+/// First word and noun; once all pairs are used, with a place; once all places are used, with a
+/// number.
 fn name(profile: usize, rank: usize) -> (String, &'static str) {
     let nouns = PROFILES[profile].nouns;
     let first_word = FIRST_WORDS[(rank + 7 * profile) % FIRST_WORDS.len()];
@@ -193,7 +194,7 @@ mod tests {
     use crate::kernel::fold::fold;
     use std::collections::BTreeSet;
 
-    /// What the dictionary compares.
+    /// The normalised text that the dictionary compares.
     fn normalize(printed: &str) -> String {
         let mut folded = String::new();
         fold(printed, &mut folded);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_divide_among_categories_as_their_profiles_say() {
+    fn rows_are_distributed_among_categories_by_profile() {
         let market = Market::new(2000);
         let mut random = super::super::random::Random::new(3);
         let mut rows = [0u64; PROFILES.len()];
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn one_seller_is_a_market() {
+    fn one_seller_is_enough() {
         let market = Market::new(1);
         assert_eq!(market.dictionary().count(), 1);
         assert_eq!(market.profiles.len(), 2);

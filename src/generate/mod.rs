@@ -1,15 +1,16 @@
-//! Synthetic data: transaction logs with their reference tables, as the contracts in `schemas/` say.
+//! Generator of synthetic data: transaction logs and their reference tables, in the formats of
+//! `schemas/`.
 //!
 //! In: [`Options`]. Out: `logs/*.tsv`, `sellers.csv`, `users.csv`, `budget_template.toml`,
 //! `budget_overrides.csv`, `category_overrides.csv` and, last, `README.md`.
 //! Invariant: the same options give the same bytes on any machine and with any number of threads.
 //!
-//! How a value comes about, so that a seed means the same for ever: the logs are cut into blocks of
-//! 65,536 rows from the start of each file; a block draws from SplitMix64, seeded with the seed and
-//! the number of its first row; amounts come from tables made with exactly rounded arithmetic.
-//! Sellers follow a bent Zipf law, users a Pareto law (some have hundreds of times the average, nearly
-//! all appear); 2 % of the rows come up to 35 days late, 1.5 % are refunds, 3 % name a seller that the
-//! dictionary lacks, 0.4 % are the row before once more.
+//! How values are made, so that a seed keeps its meaning: each log is split into blocks of 65,536
+//! rows, counted from the start of the file. A block draws from SplitMix64, seeded with the seed
+//! and the number of the block's first row. Amounts come from tables computed with exactly rounded
+//! arithmetic. Sellers follow a Zipf-Mandelbrot law, users a Pareto law (some have hundreds of
+//! times the average number of rows, nearly all occur). 2 % of the rows are up to 35 days late,
+//! 1.5 % are refunds, 3 % name a seller missing from the dictionary, 0.4 % repeat the previous row.
 
 mod calendar;
 mod faults;
@@ -39,29 +40,29 @@ use users::Users;
 const ROWS_MAX: u64 = 1_000_000_000_000;
 const USERS_MAX: u64 = u32::MAX as u64;
 const SELLERS_MAX: u32 = 1_000_000;
-/// Four digits number the files of a month.
+/// Files of a month are numbered with four digits.
 const FILES_MAX: u32 = 9_999;
-/// A job takes these months unless it says otherwise; bad rows lie outside them.
+/// The default months of a job; bad rows are outside them.
 const MONTHS: &str = "2000-01..2099-12";
 
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Lines of all logs together, bad ones included.
+    /// Lines of all logs together, including bad ones.
     pub rows: u64,
     pub users: u64,
-    /// Sellers of the dictionary; the logs name some more.
+    /// Sellers in the dictionary; the logs name some more.
     pub sellers: u32,
     pub months: MonthRange,
     pub files: u32,
     pub seed: u64,
-    /// A folder that is empty or does not exist.
+    /// An empty or missing folder.
     pub out: PathBuf,
-    /// How the logs are compressed: one member for each block of rows.
+    /// Compression of the logs, with one member per block of rows.
     pub compress: Option<Compression>,
     /// The share of lines that must be rejected, 0 to 1.
     pub reject_ratio: f64,
-    /// The share of lines whose seller carries a reference number that no other line has, 0 to 1.
+    /// The share of lines whose seller has a unique reference number, 0 to 1.
     pub reference_ratio: f64,
 }
 
@@ -72,7 +73,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// As the command line and the README name it.
+    /// The name on the command line and in the README.
     pub fn name(self) -> &'static str {
         match self {
             Compression::Gzip => "gz",
@@ -87,7 +88,7 @@ impl Compression {
         }
     }
 
-    /// One gzip member or zstd frame.
+    /// Compresses into one gzip member or zstd frame.
     fn pack(self, text: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Compression::Gzip => {
@@ -105,13 +106,13 @@ impl Compression {
     }
 }
 
-/// What was generated.
+/// Counts, totals and files of a generated data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
     pub rows: u64,
     /// Lines that must be rejected.
     pub bad_rows: u64,
-    /// The same by reason, without the reasons that none has.
+    /// Those lines by reason, without reasons that do not occur.
     pub rejects: Vec<(RejectReason, u64)>,
     /// Totals of the lines that must be accepted.
     pub positive_cents: i128,
@@ -125,13 +126,13 @@ impl Generated {
         self.positive_cents + self.negative_cents
     }
 
-    /// The size of the logs on disk.
+    /// The size of the logs on disk, in bytes.
     pub fn log_bytes(&self) -> u64 {
         self.logs.iter().map(|file| file.bytes).sum()
     }
 }
 
-/// Writes a whole data set.
+/// Writes a whole data set. Errors: invalid options, an output folder that is not empty, I/O.
 pub fn generate(options: &Options) -> Result<Generated> {
     check(options)?;
     prepare(&options.out)?;
@@ -171,7 +172,7 @@ pub fn check(options: &Options) -> Result<()> {
     share("reference-ratio", options.reference_ratio)
 }
 
-/// Makes the folders; refuses one that holds anything, so that no data set is mixed with another.
+/// Creates the folders. Refuses a folder that is not empty, so that data sets are never mixed.
 fn prepare(out: &Path) -> Result<()> {
     let failed = |e: io::Error| Error::from(e).at(out.display());
     match std::fs::read_dir(out) {
@@ -188,7 +189,7 @@ fn prepare(out: &Path) -> Result<()> {
 }
 
 fn recipe(options: &Options) -> Recipe {
-    // As many manual categories as a twenty-fifth of the users, as far as there are rows for them.
+    // One manual category per 25 users, if there are enough rows.
     let picks = (options.users / 25).max(1);
     Recipe {
         seed: options.seed,
@@ -258,7 +259,7 @@ mod tests {
             .collect()
     }
 
-    /// A slow reader of lines that shares nothing with the generator or the kernel.
+    /// An independent line reader that shares no code with the generator or the kernel.
     fn read_line(line: &[u8]) -> Result<(Month, i64), RejectReason> {
         if line.len() > 65_536 {
             return Err(RejectReason::LineTooLong);
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_independent_reader_finds_what_was_reported() {
+    fn an_independent_reader_confirms_the_reported_totals() {
         let (folder, generated) = made(|_| {});
         let (mut rows, mut bad, mut net, mut negative) = (0, BTreeMap::new(), 0, 0);
         let (mut late, mut refunds) = (0, 0);
@@ -322,14 +323,18 @@ mod tests {
         assert_eq!((rows, 150_000), (generated.rows, generated.rows));
         assert_eq!(generated.bad_rows, 300);
         assert_eq!(bad.into_iter().collect::<Vec<_>>(), generated.rejects);
-        assert_eq!(generated.rejects.len(), RejectReason::ALL.len() - 1, "all but the one of local times");
+        assert_eq!(
+            generated.rejects.len(),
+            RejectReason::ALL.len() - 1,
+            "all reasons but nonexistent local times"
+        );
         assert_eq!((net, negative), (generated.net_cents(), generated.negative_cents));
         assert!((100..3000).contains(&late), "{late}");
         assert!((2400..3300).contains(&refunds), "{refunds}");
     }
 
     #[test]
-    fn every_member_of_a_compressed_log_holds_the_same_rows() {
+    fn compressed_logs_contain_the_same_rows() {
         let (plain, _) = made(|_| {});
         let logs = |folder: &Path| files(folder).into_iter().filter(|(name, _)| name.starts_with("logs"));
         for compression in [Compression::Gzip, Compression::Zstd] {
@@ -349,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_tells_the_command_and_the_true_checksums() {
+    fn the_readme_has_the_command_and_the_checksums_of_the_files() {
         let (folder, generated) = made(|options| options.compress = Some(Compression::Zstd));
         let files = files(folder.path());
         let readme = String::from_utf8(files[Path::new("README.md")].clone()).unwrap();
@@ -365,7 +370,7 @@ mod tests {
         assert!(readme.contains(&format!("| net | {} |", format_cents(generated.net_cents()))));
     }
 
-    /// The columns that a contract names: name, type, nullable.
+    /// The columns in a schema: name, type, nullable.
     fn columns(dataset: &str) -> Vec<(String, String, bool)> {
         let contract: toml::Value = toml::from_str(crate::schema::contract(dataset).unwrap()).unwrap();
         let text = |column: &toml::Value, key: &str| column[key].as_str().unwrap().to_string();
@@ -384,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_unique_and_fall_away() {
+    fn references_are_unique_and_ignored_by_normalisation() {
         let sellers = |ratio: f64| -> Vec<String> {
             let (folder, _) = made(|options| (options.reference_ratio, options.reject_ratio) = (ratio, 0.0));
             let logs = files(folder.path()).into_iter().filter(|(path, _)| path.starts_with("logs"));
@@ -401,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_as_their_contracts_say() {
+    fn files_match_their_schemas() {
         let (folder, _) = made(|options| options.reject_ratio = 0.0);
         for (file, dataset) in [
             ("sellers.csv", "seller_dictionary"),
@@ -435,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn toml_files_have_the_keys_of_their_contracts() {
+    fn toml_files_have_the_keys_of_their_schemas() {
         let (folder, _) = made(|_| {});
         let template = std::fs::read_to_string(folder.path().join("budget_template.toml")).unwrap();
         BudgetTemplate::parse(&template, &Categories::builtin()).unwrap();
@@ -453,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn overrides_name_rows_of_the_logs() {
+    fn overrides_refer_to_rows_of_the_logs() {
         let (folder, _) = made(|_| {});
         let logs = files(folder.path());
         let mut lines = BTreeSet::new();
@@ -479,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_cannot_work_are_refused() {
+    fn invalid_options_are_refused() {
         let refused = |change: fn(&mut Options), expected: &str| {
             let folder = tempfile::tempdir().unwrap();
             let mut options = options(&folder.path().join("new"));
@@ -504,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_data_set_works_and_so_does_one_of_bad_rows_only() {
+    fn the_smallest_data_set_and_one_of_bad_rows_only_are_generated() {
         let (_folder, least) = made(|options| {
             (options.rows, options.users, options.sellers, options.files) = (1, 1, 1, 1);
             options.reject_ratio = 0.0;

@@ -1,15 +1,15 @@
-//! What the generator knows about each category: how often, how much, and what sellers are called.
+//! The profile of each category: frequency, amounts and names of sellers.
 //!
-//! In: random bits. Out: amounts in cents. Invariant: amounts are positive and whole multiples of
-//! the category's step; they come from tables made with exactly rounded arithmetic (+ − × ÷ √)
-//! only, so every machine makes the same ones.
+//! In: random bits. Out: amounts in cents.
+//! Invariant: amounts are positive multiples of the category's step. They come from tables computed
+//! only with exactly rounded arithmetic (+ − × ÷ √), so they are the same on every machine.
 
 use super::random::Bits;
 use Spread::{Heavy, Narrow, Tight, Wide};
 
-/// How far amounts spread round their median. The amounts are log-logistic: median × odds^exponent,
-/// where odds = share below ÷ share above. It looks log-normal but has the longer tail of real
-/// spending, and needs no exponential.
+/// The spread of amounts around their median. Amounts are log-logistic: median × odds^exponent,
+/// where odds = share below ÷ share above. The distribution is similar to the log-normal one, but
+/// has the longer tail of real spending and needs no exponential function.
 #[derive(Clone, Copy)]
 pub enum Spread {
     /// Exponent 1/8: rent.
@@ -18,7 +18,7 @@ pub enum Spread {
     Narrow,
     /// Exponent 3/8: a basket of groceries.
     Wide,
-    /// Exponent 1/2: anything from a bulb to a wardrobe.
+    /// Exponent 1/2: from a bulb to a wardrobe.
     Heavy,
 }
 
@@ -36,17 +36,17 @@ impl Spread {
 
 pub struct Profile {
     pub code: &'static str,
-    /// Parts of all rows, of 1,000 together.
+    /// Share of all rows, in thousandths.
     pub rows: u64,
-    /// Parts of all sellers, of 1,000 together.
+    /// Share of all sellers, in thousandths.
     pub sellers: u64,
     pub median_cents: u32,
     pub spread: Spread,
     /// Amounts are multiples of this: cash machines give no coins.
     pub step_cents: u32,
-    /// Money that comes in, so that its amounts are negative.
+    /// Incoming money: amounts are negative.
     pub pays_in: bool,
-    /// Second words of sellers' names. None stands under two categories.
+    /// Second words of sellers' names. Each occurs in one category only.
     pub nouns: &'static [&'static str],
 }
 
@@ -59,7 +59,7 @@ const fn spends(
     Profile { code, rows, sellers, median_cents, spread, step_cents, pays_in: false, nouns }
 }
 
-/// All profiles: those of sellers that the dictionary knows, and at [`UNLISTED`] that of the rest.
+/// All profiles: those of listed sellers, and at [`UNLISTED`] that of the rest.
 #[rustfmt::skip]
 pub static PROFILES: [Profile; 22] = [
     spends("housing", (8, 12), (65_000, Tight, 500), &["Lettings", "Homes", "Property Management"]),
@@ -86,17 +86,17 @@ pub static PROFILES: [Profile; 22] = [
     spends("uncategorized", (0, 0), (2000, Heavy, 1), &["Trading", "Ventures", "Online", "Market Stall", "Imports"]),
 ];
 
-/// The profile of the sellers that the dictionary does not know.
+/// The profile of the sellers missing from the dictionary.
 pub const UNLISTED: usize = PROFILES.len() - 1;
 
-/// What [`Profile::rows`] and [`Profile::sellers`] add up to.
+/// The sum of all [`Profile::rows`], and of all [`Profile::sellers`].
 pub const PARTS: u64 = 1000;
 
 const QUANTILES: usize = 1 << QUANTILE_BITS;
 const QUANTILE_BITS: u32 = 10;
 const FRACTION_BITS: u32 = 16;
 
-/// The amounts of every profile, as tables of their quantiles.
+/// The amounts of every profile, as tables of quantiles.
 pub struct Amounts {
     tables: Vec<[u32; QUANTILES + 1]>,
 }
@@ -106,7 +106,7 @@ impl Amounts {
         Amounts { tables: PROFILES.iter().map(quantiles).collect() }
     }
 
-    /// An amount in cents: a quantile, and a point on the line from it to the next.
+    /// A random amount in cents, interpolated between two quantiles.
     pub fn draw(&self, profile: usize, bits: &mut Bits) -> i64 {
         let table = &self.tables[profile];
         let quantile = bits.take(QUANTILE_BITS) as usize;
@@ -116,14 +116,14 @@ impl Amounts {
         (cents - cents % step).max(step) as i64
     }
 
-    /// What one purchase comes to on average, in cents.
+    /// The mean amount of a purchase, in cents.
     pub fn mean_cents(&self, profile: usize) -> f64 {
         let total: u64 = self.tables[profile].iter().map(|&cents| u64::from(cents)).sum();
         total as f64 / (QUANTILES + 1) as f64
     }
 }
 
-/// The odds at table entry k of n are (2k + 1) ÷ (2n − 2k + 1): from 1 in 2n to 2n in 1.
+/// The odds at table entry k of n are (2k + 1) ÷ (2n − 2k + 1): from about 1 in 2n to 2n in 1.
 fn quantiles(profile: &Profile) -> [u32; QUANTILES + 1] {
     std::array::from_fn(|entry| {
         let odds = (2 * entry + 1) as f64 / (2 * (QUANTILES - entry) + 1) as f64;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_lie_round_their_median_and_on_their_steps() {
+    fn amounts_have_their_median_and_step() {
         let amounts = Amounts::new();
         for (number, profile) in PROFILES.iter().enumerate() {
             let middle = u64::from(amounts.tables[number][QUANTILES / 2]);

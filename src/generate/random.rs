@@ -1,12 +1,13 @@
 //! The generator's random numbers, and draws by weight.
 //!
 //! In: a seed, a purpose and a number. Out: 64-bit values, and indexes drawn by weight.
-//! Invariant: the values depend on these alone, on every machine and for ever. The stream is
-//! SplitMix64 as published (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators",
-//! 2014), and weights are integers, so no draw depends on a library's version or on the platform's
-//! mathematics.
+//! Invariant: the values depend on these alone, on every machine and in every version. The stream
+//! is SplitMix64 as published (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number
+//! Generators", 2014). Weights are integers, so no draw depends on a library's version or on the
+//! platform's floating-point functions.
 
-/// What a stream is for. The numbers are part of the format: changing one changes every data set.
+/// The purpose of a stream. The numbers are part of the format: changing one changes every data
+/// set.
 #[derive(Clone, Copy)]
 pub enum Purpose {
     Rows = 1,
@@ -26,8 +27,8 @@ impl Random {
         Random { state: seed }
     }
 
-    /// The stream of its own that part `number` of `purpose` draws from, so that any part can be
-    /// made without the ones before it.
+    /// The independent stream of part `number` of `purpose`, so that any part can be made without
+    /// the previous ones.
     pub fn stream(seed: u64, purpose: Purpose, number: u64) -> Random {
         Random::new(mix(mix(seed ^ mix(purpose as u64)) ^ number))
     }
@@ -37,7 +38,7 @@ impl Random {
         mix(self.state)
     }
 
-    /// Any of 0 to `bound` − 1. The bias is below `bound` ÷ 2⁶⁴.
+    /// A number in `0..bound`. The bias is less than `bound` ÷ 2⁶⁴.
     pub fn below(&mut self, bound: u64) -> u64 {
         scale(self.draw(), bound)
     }
@@ -52,19 +53,20 @@ impl Random {
     }
 }
 
-/// The output function of SplitMix64: a bijection in which every input bit moves every output bit.
+/// The output function of SplitMix64: a bijection in which every input bit affects every output
+/// bit.
 pub fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
 }
 
-/// `bits` as a share of 2⁶⁴, times `bound`: a multiplication where `%` would be a division.
+/// `bits` × `bound` ÷ 2⁶⁴: a multiplication where `%` would need a division.
 pub fn scale(bits: u64, bound: u64) -> u64 {
     ((u128::from(bits) * u128::from(bound)) >> 64) as u64
 }
 
-/// One 64-bit draw, dealt out a few bits at a time.
+/// One 64-bit draw, consumed a few bits at a time.
 pub struct Bits(pub u64);
 
 impl Bits {
@@ -75,19 +77,20 @@ impl Bits {
     }
 }
 
-/// Draws indexes in proportion to integer weights, in constant time (Walker's alias method with
-/// Vose's construction).
+/// Draws indexes by integer weights in constant time (Walker's alias method with Vose's
+/// construction).
 pub struct Weighted {
-    /// Per slot: the share of it, of 2³², that is its own, and the index that the rest goes to.
+    /// For each slot: the share of its own index, in units of 2⁻³², and the index that gets the
+    /// rest.
     slots: Vec<(u32, u32)>,
 }
 
 impl Weighted {
-    /// At least one weight, at least one above zero, and fewer than 2³².
+    /// At least one weight, fewer than 2³², not all zero.
     pub fn new(weights: &[u64]) -> Weighted {
         let count = weights.len() as u128;
         let total: u128 = weights.iter().map(|&w| u128::from(w)).sum();
-        // Scaled so that the average slot holds exactly `total`.
+        // Scaled so that the average slot is exactly `total`.
         let mut left: Vec<u128> = weights.iter().map(|&w| u128::from(w) * count).collect();
         let mut slots: Vec<(u32, u32)> = (0..weights.len() as u32).map(|i| (u32::MAX, i)).collect();
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =

@@ -1,7 +1,7 @@
 //! The README of a generated data set.
 //!
-//! In: the options and what was written. Out: `README.md`, written last, so that a folder that has
-//! one is complete.
+//! In: the options and the written files. Out: `README.md`, written last: a folder that contains it
+//! is complete.
 //! Invariant: the same options give the same text: no dates, no names of machines or folders.
 
 use super::files::OutputFile;
@@ -19,7 +19,7 @@ pub fn write_readme(options: &Options, generated: &Generated) -> Result<()> {
     file.write_all(text.as_bytes()).map_err(|e| Error::from(e).at(place.display()))
 }
 
-/// The command line that makes this data set.
+/// The command line that generates this data set.
 fn command(options: &Options) -> String {
     let mut command = format!(
         "pennymill generate --rows {} --users {} --sellers {} --months {} --files {} --seed {}",

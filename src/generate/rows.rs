@@ -1,7 +1,7 @@
 //! Blocks of log lines: the hot loop of the generator.
 //!
 //! In: the range of rows of a block. Out: its text, its totals, and the rows picked for overrides.
-//! Invariant: a block depends on the seed and on the number of its first row only, so blocks can be
+//! Invariant: a block depends only on the seed and the number of its first row, so blocks can be
 //! made in any order by any number of threads.
 
 use super::calendar::Calendar;
@@ -13,7 +13,7 @@ use super::users::Users;
 use crate::domain::transaction::RejectReason;
 use std::ops::Range;
 
-/// All that rows are made from.
+/// The inputs from which rows are made.
 pub struct Recipe {
     pub seed: u64,
     pub users: Users,
@@ -21,15 +21,15 @@ pub struct Recipe {
     pub amounts: Amounts,
     pub calendar: Calendar,
     pub faults: Faults,
-    /// Every so many rows one is picked for a manual category.
+    /// One in N rows is picked for a manual category.
     pub pick_every: u64,
     pub references: References,
 }
 
-/// Unique reference numbers behind the names of sellers, as some banks and marketplaces print them.
+/// Unique reference numbers after the names of sellers, as printed by some banks and marketplaces.
 pub struct References {
     seed: u64,
-    /// Of 2⁶⁴: the share of rows that have one.
+    /// The share of rows with a reference, in units of 2⁻⁶⁴.
     below: u64,
 }
 
@@ -38,7 +38,8 @@ impl References {
         References { seed, below: (ratio * 2f64.powi(64)) as u64 }
     }
 
-    /// Half of them as ` 73920174512`, half as `*7K2M4A9C1X`: of a row, and of no other row.
+    /// Appends the reference of a row, if it has one; half of them as ` 73920174512`, half as
+    /// `*7K2M4A9C1X`. Unique to the row.
     fn push(&self, row: u64, text: &mut Vec<u8>) {
         let bits = mix(mix(self.seed ^ mix(REFERENCES)) ^ row);
         if bits >= self.below {
@@ -59,7 +60,7 @@ impl References {
     }
 }
 
-/// Of the stream that decides which rows have a reference.
+/// Selects the stream that decides which rows have a reference.
 const REFERENCES: u64 = 6;
 
 #[derive(Clone, Copy)]
@@ -72,7 +73,7 @@ struct Purchase {
     cents: i64,
 }
 
-/// A row that stands in the log, to hang a manual category on.
+/// A row of a log, the target of a manual category.
 pub struct Picked {
     pub user_id: u64,
     pub day: u64,
@@ -82,11 +83,11 @@ pub struct Picked {
     pub cents: i64,
 }
 
-/// What rows come to.
+/// Totals of rows.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Tally {
     pub rows: u64,
-    /// By the position of the reason in `RejectReason::ALL`.
+    /// By the index of the reason in `RejectReason::ALL`.
     pub rejects: [u64; RejectReason::ALL.len()],
     pub positive_cents: i128,
     pub negative_cents: i128,
@@ -110,7 +111,7 @@ impl Tally {
     }
 }
 
-/// The lines of one block. Its memory is used again for the next.
+/// The lines of one block. Its memory is reused for the next.
 #[derive(Default)]
 pub struct Block {
     pub text: Vec<u8>,
@@ -118,8 +119,8 @@ pub struct Block {
     pub picked: Vec<Picked>,
 }
 
-/// Chances as parts of a power of two, so that one draw serves several.
-const REPEAT_BITS: u32 = 8; // 1 row in 256 is the row before once more
+/// Probabilities in units of a power of two, so that one draw serves several.
+const REPEAT_BITS: u32 = 8; // 1 row in 256 repeats the previous row
 const REFUND_BITS: u32 = 16;
 const REFUNDS: u64 = 983; // 1.5 % of the rows that spend
 const LATE_BITS: u32 = 16;
@@ -128,7 +129,7 @@ const LARGE_BITS: u32 = 13; // 1 in 8,192 is 16 to 63 times as large
 const FORM_BITS: u32 = 3;
 
 impl Recipe {
-    /// Fills `block` with `rows`.
+    /// Replaces the contents of `block` by `rows`.
     pub fn fill(&self, rows: Range<u64>, block: &mut Block) {
         block.text.clear();
         block.picked.clear();
@@ -219,7 +220,7 @@ impl Recipe {
     }
 }
 
-/// The numbers 00 to 99 in two digits.
+/// The numbers 00 to 99 as two digits.
 static PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
     let mut number = 0;
@@ -246,7 +247,7 @@ fn push_number(text: &mut Vec<u8>, number: u64) {
     text.extend_from_slice(&digits[start..]);
 }
 
-/// `-12.30`.
+/// Appends cents as units with two decimals: `-12.30`.
 pub fn push_amount(text: &mut Vec<u8>, cents: i64) {
     if cents < 0 {
         text.push(b'-');
@@ -262,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_amounts_print_as_the_library_prints_them() {
+    fn numbers_and_amounts_are_formatted_as_by_the_library() {
         for number in [0, 7, 10, 99, 100, 101, 1_234_567, 10_000_000, u64::MAX] {
             let mut text = Vec::new();
             push_number(&mut text, number);
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_counted_by_their_position() {
+    fn reasons_are_numbered_by_their_position() {
         for (position, &reason) in RejectReason::ALL.iter().enumerate() {
             assert_eq!(reason as usize, position);
         }

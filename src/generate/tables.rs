@@ -1,7 +1,9 @@
-//! The reference tables that go with the logs.
+//! The reference tables of the logs.
 //!
-//! In: the recipe, and rows picked from the logs. Out: CSV and TOML files as `schemas/` says.
-//! Invariant: every override names a row of the logs; incomes and budgets fit what is spent.
+//! In: the recipe, and rows picked from the logs. Out: CSV and TOML files in the formats of
+//! `schemas/`.
+//! Invariant: every category override refers to a row of the logs; incomes and budgets are in
+//! proportion to spending.
 
 use super::Options;
 use super::files::{OutputFile, Written};
@@ -27,11 +29,11 @@ const TIME_ZONES: [&str; 8] = [
     "Australia/Sydney",
 ];
 
-/// Categories that users set budgets for by hand.
+/// Categories for which users set manual budgets.
 const BUDGETED: [&str; 7] =
     ["groceries", "dining", "gas", "transport", "shopping", "entertainment", "health"];
 
-/// Writes all tables; the files in the order of their names.
+/// Writes all tables. Returns the files in the order of their names.
 pub fn write_tables(options: &Options, recipe: &Recipe, picked: &[Picked]) -> Result<Vec<Written>> {
     Ok(vec![
         write_budget_overrides(options, recipe)?,
@@ -42,7 +44,7 @@ pub fn write_tables(options: &Options, recipe: &Recipe, picked: &[Picked]) -> Re
     ])
 }
 
-/// A CSV file with its header, and the number of rows below it.
+/// A CSV file with its header, and the number of rows after it.
 struct Table {
     csv: csv::Writer<OutputFile>,
     place: String,
@@ -80,7 +82,7 @@ fn write_sellers(options: &Options, recipe: &Recipe) -> Result<Written> {
     table.finish()
 }
 
-/// One user in a hundred is missing, one in ten was never seen active, two in five name a zone.
+/// One user in a hundred is missing, one in ten has no last activity, two in five have a time zone.
 fn write_users(options: &Options, recipe: &Recipe) -> Result<Written> {
     let columns = ["user_id", "monthly_income", "last_active_at", "time_zone"];
     let mut table = Table::create(options, "users.csv", &columns)?;
@@ -91,8 +93,8 @@ fn write_users(options: &Options, recipe: &Recipe) -> Result<Written> {
             continue;
         }
         let purchases = purchases_per_month(options, recipe, slot);
-        // The fewer the purchases, the more do months differ: a margin that grows as their root does
-        // keeps budgets from being exceeded by chance alone.
+        // The fewer the purchases, the more the months vary: a margin that grows with their square
+        // root keeps budgets from being exceeded by chance alone.
         let needed = (purchases + 5.0 * purchases.sqrt()) * per_purchase;
         let income = rounded(needed * between(&mut random, 1.0, 1.5), 1000);
         let last_active_at = match random.once_in(10) {
@@ -113,8 +115,8 @@ fn write_users(options: &Options, recipe: &Recipe) -> Result<Written> {
     table.finish()
 }
 
-/// One user in twenty-five has one to three manual budgets; some of them change in the last month, or
-/// hold for one month alone.
+/// One user in twenty-five has one to three manual budgets; some change in the last month or apply
+/// to a single month.
 fn write_budget_overrides(options: &Options, recipe: &Recipe) -> Result<Written> {
     let columns = ["user_id", "category", "amount", "from_month", "to_month"];
     let mut table = Table::create(options, "budget_overrides.csv", &columns)?;
@@ -147,8 +149,8 @@ fn write_budget_overrides(options: &Options, recipe: &Recipe) -> Result<Written>
     table.finish()
 }
 
-/// Of the picked rows three in four give their seller a category for this user, the rest give one to
-/// that transaction alone. A user and seller appear once.
+/// Three in four picked rows set a category for their user and seller, the others only for that
+/// transaction. Each pair of user and seller occurs once.
 fn write_category_overrides(options: &Options, recipe: &Recipe, picked: &[Picked]) -> Result<Written> {
     let columns = ["user_id", "seller", "category", "set_at", "timestamp", "amount"];
     let mut table = Table::create(options, "category_overrides.csv", &columns)?;
@@ -180,7 +182,7 @@ fn write_budget_template(options: &Options) -> Result<Written> {
     Ok(file.finish(BUDGET_TEMPLATE.matches("[[tier]]").count() as u64))
 }
 
-/// A category that people sort purchases into, and not the one that the dictionary says.
+/// A common category that differs from the dictionary's.
 fn other_category(profile: usize, random: &mut Random) -> &'static str {
     let category = *random.one_of(&BUDGETED);
     if category == PROFILES[profile].code { "personal_care" } else { category }
@@ -192,18 +194,18 @@ fn any_month(options: &Options, random: &mut Random) -> Month {
     months.first.plus(later).unwrap_or(months.last)
 }
 
-/// How many rows of a month are this user's, on average.
+/// The average number of this user's rows per month.
 fn purchases_per_month(options: &Options, recipe: &Recipe, slot: u64) -> f64 {
     options.rows as f64 / f64::from(options.months.count()) * recipe.users.share(slot)
 }
 
-/// What a row adds to spending on average, in cents.
+/// The average amount that a row adds to spending, in cents.
 fn mean_purchase_cents(recipe: &Recipe) -> f64 {
     let spending = PROFILES.iter().enumerate().filter(|(_, profile)| !profile.pays_in);
     spending.map(|(number, profile)| part_of_rows(profile) * recipe.amounts.mean_cents(number)).sum()
 }
 
-/// What a row adds to the spending of one category on average, in cents.
+/// The average amount that a row adds to the spending of one category, in cents.
 fn per_month(recipe: &Recipe, category: &str) -> f64 {
     let all = PROFILES.iter().enumerate().filter(|(_, profile)| profile.code == category);
     all.map(|(number, profile)| part_of_rows(profile) * recipe.amounts.mean_cents(number)).sum()
@@ -217,7 +219,7 @@ fn between(random: &mut Random, low: f64, high: f64) -> f64 {
     low + (high - low) * (random.below(1 << 32) as f64 / (1u64 << 32) as f64)
 }
 
-/// The next multiple of `step`, in cents; at least one.
+/// The nearest multiple of `step`, in cents; at least one step.
 fn rounded(cents: f64, step: i128) -> i128 {
     ((cents / step as f64).round() as i128).max(1) * step
 }

@@ -1,12 +1,12 @@
-//! The users: their ids, how active each is, and what each can be expected to spend.
+//! Users: their ids, activity and expected share of the rows.
 //!
-//! In: how many. Out: ids, and draws of users by activity.
-//! Invariant: ids are distinct, rise with the slot, and need no table, so memory does not grow with
-//! the number of users.
+//! In: the number of users. Out: ids, and draws of users by activity.
+//! Invariant: ids are distinct, ascend with the slot and need no table, so memory does not grow
+//! with the number of users.
 
 use super::random::{Purpose, Random, mix, scale};
 
-/// Ids begin here and fill up to ten times as much, so that most have eight digits.
+/// Ids start here and span up to ten times as much, so that most have eight digits.
 const FIRST_ID: u64 = 10_000_000;
 const ID_SPAN: u64 = 90_000_000;
 
@@ -14,21 +14,21 @@ const ID_SPAN: u64 = 90_000_000;
 pub struct Users {
     seed: u64,
     count: u64,
-    /// slot = (rank + 1) × multiplier mod count; the inverse leads back.
+    /// slot = (rank + 1) × multiplier mod count; `inverse` reverses it.
     multiplier: u64,
     inverse: u64,
-    /// Ids of neighbouring slots lie in neighbouring ranges of this width.
+    /// Each slot has its own range of ids of this width, in order.
     id_stride: u64,
 }
 
 impl Users {
     /// 1 to 2³² − 1 users.
     pub fn new(count: u64, seed: u64) -> Users {
-        // The golden section scatters neighbouring ranks most evenly.
+        // The golden ratio scatters neighbouring ranks most evenly.
         let start = count * 618 / 1000 + 1;
         let (multiplier, inverse) = (start..)
             .find_map(|candidate| Some((candidate, inverse(candidate, count)?)))
-            .expect("of any number of consecutive integers one has no factor in common with count");
+            .expect("some integer from any start on is coprime to count");
         let id_stride = (ID_SPAN / count).max(1);
         Users { seed, count, multiplier, inverse, id_stride }
     }
@@ -37,8 +37,8 @@ impl Users {
         self.count
     }
 
-    /// The slot of a user drawn by activity: the density over ranks x of 0 to 1 is 1 ÷ (2√x), so the
-    /// least active user has half the average and the first in a million a thousand times it.
+    /// The slot of a user drawn by activity. The density over ranks x of 0 to 1 is 1 ÷ (2√x): the
+    /// least active user has half the average, the first in a million a thousand times the average.
     pub fn draw_slot(&self, bits: u64) -> u64 {
         self.slot(scale(scale(bits, bits), self.count))
     }
@@ -51,7 +51,7 @@ impl Users {
         (slot * self.inverse % self.count + self.count - 1) % self.count
     }
 
-    /// What share of all rows is this user's.
+    /// This user's expected share of all rows.
     pub fn share(&self, slot: u64) -> f64 {
         let rank = self.rank(slot);
         let below = |rank: u64| (rank as f64 / self.count as f64).sqrt();
@@ -63,13 +63,13 @@ impl Users {
         FIRST_ID + slot * self.id_stride + offset
     }
 
-    /// The stream of random values that belongs to one user and purpose.
+    /// The random stream of one user and purpose.
     pub fn stream(&self, purpose: Purpose, slot: u64) -> Random {
         Random::stream(self.seed, purpose, slot)
     }
 }
 
-/// The inverse of `value` modulo `modulus` by Euclid's algorithm; none if they share a factor.
+/// The inverse of `value` modulo `modulus` by Euclid's algorithm; `None` if they share a factor.
 fn inverse(value: u64, modulus: u64) -> Option<u64> {
     let modulus = i128::from(modulus);
     let (mut rest, mut next_rest) = (modulus, i128::from(value) % modulus);
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_rise_and_ranks_and_slots_lead_to_each_other() {
+    fn ids_ascend_and_ranks_and_slots_are_inverse() {
         for count in [1, 2, 3, 10, 500, 1000, 65_536] {
             let users = Users::new(count, 7);
             let ids: Vec<u64> = (0..count).map(|slot| users.id(slot)).collect();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_very_active_and_nearly_all_appear() {
+    fn few_users_are_very_active_and_nearly_all_occur() {
         let users = Users::new(1000, 7);
         let mut random = Random::new(7);
         let mut rows = vec![0u64; 1000];
