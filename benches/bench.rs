@@ -1,23 +1,23 @@
-//! Times every stage of a run alone, and a whole run.
+//! Times each stage of a run alone, and a whole run.
 //!
-//! In: `PENNYMILL_BENCH_ROWS`, or a million rows. Out: time per stage, and at last how much CPU a
-//! run takes for each second of what it cannot do without: parsing and encoding.
-//! Invariant: the seed, and the checksum of each stage before it is timed, are told, so that two
-//! runs can be known to have done the same.
+//! In: `PENNYMILL_BENCH_ROWS`, or a million rows. Out: the time per stage, and the CPU of a whole
+//! run relative to the unavoidable work: parsing and encoding.
+//! Invariant: the seed and the checksum of each stage are printed before it is timed, so that two
+//! runs can be seen to have done the same work.
 
 mod stages;
 
 use criterion::{Criterion, Throughput};
 use stages::{Data, STAGES, Stage};
 
-/// The program's own.
+/// The program's own allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROWS: u64 = 1_000_000;
 const SEED: u64 = 7;
 
-/// Some seconds: ticks are hundredths of one.
+/// Some seconds: a tick is a hundredth of one.
 const TICKS_MIN: u64 = 300;
 
 fn main() {
@@ -49,7 +49,7 @@ fn main() {
     }
 }
 
-/// The CPU that one run takes, over so many runs that the ticks are many.
+/// The CPU ticks of one run, averaged over enough runs for a precise count.
 fn ticks_per_run(mut stage: Stage) -> Option<f64> {
     let (start, mut runs) = (cpu_ticks()?, 0u32);
     loop {
@@ -62,11 +62,11 @@ fn ticks_per_run(mut stage: Stage) -> Option<f64> {
     }
 }
 
-/// What all threads of this process have taken so far, those that ended too.
+/// The CPU ticks of all threads of this process so far, including ended ones.
 fn cpu_ticks() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the program's name, which may hold anything, come the fields from the third on; the
-    // 14th and the 15th are the time as a user and in the kernel.
+    // The program's name may contain anything, so the fields are counted from behind it, where the
+    // third one is first; the 14th and the 15th are user and kernel time.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     Some(ticks()? + ticks()?)

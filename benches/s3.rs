@@ -1,9 +1,9 @@
-//! Times the spending job over an S3 server on this machine, beside local files.
+//! Times the spending job over an S3 server on this machine, compared with local files.
 //!
-//! In: `PENNYMILL_BENCH_ROWS`, or a million rows. Out: wall seconds of whole commands, medians, and
-//! their ratio, for logs alone and for logs and lake; and how long the server takes to give the logs to
-//! somebody who throws them away.
-//! Invariant: all ways are timed in turn, and every run counts every row that was made.
+//! In: `PENNYMILL_BENCH_ROWS`, or a million rows. Out: median wall seconds of whole commands and
+//! their ratios, for logs alone on S3 and for logs and lake; and the time to read the logs from the
+//! server and discard them.
+//! Invariant: all variants take turns, and every run must count every generated row.
 
 #[path = "../tests/support/s3_server.rs"]
 mod s3_server;
@@ -65,20 +65,20 @@ fn main() {
     }
 }
 
-/// The median of all but the first, the least and the most.
+/// The median, minimum and maximum of all but the first value.
 fn median(seconds: &[f64]) -> (f64, f64, f64) {
     let mut timed = seconds[1..].to_vec();
     timed.sort_by(f64::total_cmp);
     (timed[RUNS / 2], timed[0], timed[RUNS - 1])
 }
 
-/// The bucket, and what waits for its answers.
+/// A client of the bucket, with its runtime.
 struct Bucket {
     store: AmazonS3,
     runtime: tokio::runtime::Runtime,
 }
 
-/// The logs as files, and each one's key in the bucket.
+/// The logs as files, each with its key in the bucket.
 fn logs(made: &Path) -> Vec<(PathBuf, Key)> {
     let logs = std::fs::read_dir(made.join("logs")).expect("there are logs");
     let paths = logs.map(|log| log.expect("a log").path());
@@ -97,8 +97,8 @@ impl Bucket {
         Bucket { store: store.build().expect("a bucket"), runtime }
     }
 
-    /// Puts the logs there through the server, which so knows their etags: of files that it merely finds
-    /// it would sum up all bytes, for each listing and each request.
+    /// Uploads the logs through the server, which then knows their etags: for files that it only
+    /// finds on disk it would hash all bytes, for each listing and each request.
     fn fill(&self, made: &Path) {
         for (file, key) in logs(made) {
             let bytes = PutPayload::from(std::fs::read(file).expect("a log"));
@@ -106,7 +106,7 @@ impl Bucket {
         }
     }
 
-    /// Reads all logs from the server, as many at once as a run has under way. Out: its wall seconds.
+    /// Reads all logs from the server, as many at once as a run. Returns the wall seconds.
     fn throw_away(&self, made: &Path) -> f64 {
         let logs = logs(made);
         let made_bytes: u64 = logs.iter().map(|(file, _)| file.metadata().expect("a log").len()).sum();
@@ -128,7 +128,7 @@ impl Bucket {
     }
 }
 
-/// One run of the command into an empty lake. Out: its wall seconds.
+/// Runs the command once into an empty lake. Returns the wall seconds.
 fn run(made: &Path, logs: &str, lake: &str, endpoint: &str, rows: u64) -> f64 {
     let job = made.join("s3.toml");
     let sellers = made.join("sellers.csv");

@@ -1,8 +1,8 @@
 //! The stages of a run, each alone, over the same generated logs.
 //!
-//! In: a number of rows and a seed. Out: for each stage what runs it, as often as wanted, and tells
-//! how long it took and a checksum of what came out.
-//! Invariant: what a stage needs is made before its clock starts; the same seed gives the same
+//! In: a number of rows and a seed. Out: for each stage a function that runs it any number of times
+//! and returns its time and a checksum of its result.
+//! Invariant: the input of a stage is made before its clock starts; the same seed gives the same
 //! checksums.
 
 use arrow::array::{
@@ -45,26 +45,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// What came out of a stage, as one number.
+/// The result of a stage as one number.
 pub type Checksum = i128;
 
-/// A stage that has all that it needs.
+/// A stage with its input.
 pub struct Stage<'a> {
     pub name: &'static str,
-    /// Runs once.
+    /// Runs once. Returns the time and the checksum.
     pub run: Box<dyn FnMut() -> (Duration, Checksum) + 'a>,
 }
 
-/// In the order in which data flows, and then all of them together.
+/// In the order of data flow, and finally the whole job.
 pub const STAGES: [fn(&Data) -> Stage<'_>; 11] =
     [generate, separators, parse, content, categorize, map, sum_up, encode, encode_by_library, decode, job];
 
-/// Generated logs, in a folder and in memory, and what their job knows.
+/// Generated logs, on disk and in memory, and the compiled job.
 pub struct Data {
     pub made: Generated,
-    /// What was generated.
+    /// The options of the generator.
     spec: Spec,
-    /// The job over it.
+    /// The job over the logs.
     job: Spec,
     logs: Vec<Vec<u8>>,
     reference: Reference,
@@ -73,19 +73,19 @@ pub struct Data {
     folder: TempDir,
 }
 
-/// The movements of a partition, and how they are packed.
+/// The movements of a partition, and their layout.
 type Partition = (Vec<Chunk>, Option<(Packing, u64)>);
 
-/// Rows that the map parses before the first of them is categorized, and rows between asking for what
-/// is known of a seller and needing it.
+/// As in the mapper: rows parsed before the first of them is categorized, and the prefetch distance
+/// in rows for seller entries.
 const BATCH_ROWS: usize = 32;
 const AHEAD_ROWS: usize = 8;
 
-/// Sums of so few rows do not overflow.
+/// Benchmarks have too few rows to overflow.
 const FITS: &str = "a sum that fits";
 
 impl Data {
-    /// The users and sellers of the shipped bench job; of fewer rows, fewer in proportion.
+    /// The users and sellers of the shipped bench job, reduced in proportion to the rows.
     pub fn new(rows: u64, seed: u64) -> Result<Data> {
         let shipped = Bench::default();
         let share = |of: u64| (of * rows / shipped.rows).clamp(1, of);
@@ -102,7 +102,7 @@ impl Data {
         Ok(Data { made, spec, job, logs, reference, categorizer, zone, folder })
     }
 
-    /// Whole lines, about as many bytes at a time as the map reads.
+    /// Blocks of whole lines, of about the size the mapper reads.
     fn blocks(&self) -> Vec<&[u8]> {
         let mut blocks = Vec::new();
         for log in &self.logs {
@@ -118,7 +118,7 @@ impl Data {
         blocks
     }
 
-    /// Each with the block that it lies in.
+    /// Each row with its block.
     fn transactions(&self) -> Vec<(&[u8], Transaction<'_>)> {
         let (mut rows, mut separators) = (Vec::new(), Separators::default());
         for block in self.blocks() {
@@ -127,7 +127,7 @@ impl Data {
         rows
     }
 
-    /// About as a run would choose it, but a few partitions also for few rows.
+    /// About the partitions of a run, but several even for few rows.
     fn partitioner(&self) -> Partitioner {
         let (mut sample, first_month) = (Sample::default(), self.zone.months().first);
         for (_, row) in self.transactions() {
@@ -138,7 +138,7 @@ impl Data {
         Partitioner::from_sample(sample, count, self.reference.categories.count())
     }
 
-    /// What the map came to, and the chunks of each partition.
+    /// The outcome of the map, and the chunks of each partition.
     fn map(&self, blocks: &[&[u8]], partitioner: &Partitioner) -> (Outcome, Vec<Vec<Chunk>>) {
         let rules = MapRules { zone: &self.zone, key: Key::random(), only_months: None };
         let known = Known::new(&self.categorizer);
@@ -157,7 +157,7 @@ impl Data {
         chunks.map(|(index, chunks)| (chunks, partitioner.packing(index))).collect()
     }
 
-    /// The groups of each month, in the order of users.
+    /// The groups of each month, sorted by user.
     pub fn groups(&self) -> Vec<Vec<Spend>> {
         let mut by_month: BTreeMap<u32, Vec<Spend>> = BTreeMap::new();
         let mut buffers = SortBuffers::default();
@@ -208,7 +208,7 @@ pub fn checksum_of_groups(groups: &[Vec<Spend>]) -> Checksum {
     })
 }
 
-/// Parses the rows of a block as the map does.
+/// Parses the rows of a block as the mapper does.
 fn parse_block<'b>(
     block: &'b [u8],
     separators: &mut Separators,
@@ -226,7 +226,7 @@ fn parse_block<'b>(
     }
 }
 
-/// All files of a data set, on disk. Checksum: of the logs' checksums.
+/// Generates a data set on disk. Checksum: of the logs' checksums.
 pub fn generate(data: &Data) -> Stage<'_> {
     stage("generate", move || {
         let folder = tempfile::tempdir_in(data.folder.path()).expect("room for another data set");
@@ -238,7 +238,7 @@ pub fn generate(data: &Data) -> Stage<'_> {
     })
 }
 
-/// Finding tabs and newlines. Checksum: how many there are.
+/// Indexes tabs and newlines. Checksum: their number.
 pub fn separators(data: &Data) -> Stage<'_> {
     let (blocks, mut separators) = (data.blocks(), Separators::default());
     stage("separators", move || {
@@ -252,7 +252,7 @@ pub fn separators(data: &Data) -> Stage<'_> {
     })
 }
 
-/// Separators and parsing. Checksum: the net cents.
+/// Indexes and parses. Checksum: the net cents.
 pub fn parse(data: &Data) -> Stage<'_> {
     let (blocks, mut separators) = (data.blocks(), Separators::default());
     stage("parse", move || {
@@ -268,7 +268,7 @@ pub fn parse(data: &Data) -> Stage<'_> {
     })
 }
 
-/// The fingerprint of what the logs say. Checksum: of the fingerprint.
+/// Computes the logs' fingerprint. Checksum: of the fingerprint.
 pub fn content(data: &Data) -> Stage<'_> {
     let lines = data.logs.iter().flat_map(|log| log.split_inclusive(|byte| *byte == b'\n'));
     let lines: Vec<&[u8]> = lines.collect();
@@ -282,7 +282,8 @@ pub fn content(data: &Data) -> Stage<'_> {
     })
 }
 
-/// One worker's memory of sellers, from empty. Checksum: the sum of the categories' numbers.
+/// Categorizes with the initially empty cache of one worker. Checksum: the sum of the category
+/// numbers.
 pub fn categorize(data: &Data) -> Stage<'_> {
     let rows = data.transactions();
     stage("categorize", move || {
@@ -304,7 +305,7 @@ pub fn categorize(data: &Data) -> Stage<'_> {
     })
 }
 
-/// The whole map of one worker, from blocks to movements by partition. Checksum: the accepted rows.
+/// Maps with one worker, from blocks to movements by partition. Checksum: the accepted rows.
 pub fn map(data: &Data) -> Stage<'_> {
     let (blocks, partitioner) = (data.blocks(), data.partitioner());
     stage("map", move || {
@@ -313,7 +314,7 @@ pub fn map(data: &Data) -> Stage<'_> {
     })
 }
 
-/// Adding up all partitions. Checksum: the net cents of the groups.
+/// Aggregates all partitions. Checksum: the net cents of the groups.
 pub fn sum_up(data: &Data) -> Stage<'_> {
     let partitions = data.partitions();
     stage("sum_up", move || {
@@ -328,7 +329,7 @@ pub fn sum_up(data: &Data) -> Stage<'_> {
     })
 }
 
-/// Groups to Parquet, a part for each month. Checksum: of the bytes.
+/// Encodes groups as Parquet, one part per month. Checksum: of the bytes.
 pub fn encode(data: &Data) -> Stage<'_> {
     let groups = data.groups();
     stage("encode", move || {
@@ -337,11 +338,11 @@ pub fn encode(data: &Data) -> Stage<'_> {
     })
 }
 
-/// The same, in the same encodings, by the Parquet library alone. Checksum: of the bytes.
+/// As [`encode`], in the same encodings, by the Parquet library alone. Checksum: of the bytes.
 pub fn encode_by_library(data: &Data) -> Stage<'_> {
     let groups = data.groups();
     let codes = Arc::new(StringArray::from_iter_values(data.reference.categories.codes()));
-    // Ours compress users alone.
+    // Our encoder compresses only the users.
     let plain = ["category", "amount", "transaction_count"].into_iter();
     let properties = plain.fold(schema::spending_properties(), |properties, column| {
         properties.set_column_compression(column.into(), Compression::UNCOMPRESSED)
@@ -381,7 +382,7 @@ pub fn encode_by_library(data: &Data) -> Stage<'_> {
     })
 }
 
-/// Parquet to groups. Checksum: of the groups.
+/// Decodes Parquet into groups. Checksum: of the groups.
 pub fn decode(data: &Data) -> Stage<'_> {
     let parts = data.encoded(&data.groups());
     stage("decode", move || {
@@ -391,7 +392,7 @@ pub fn decode(data: &Data) -> Stage<'_> {
     })
 }
 
-/// The whole job, from logs on disk to a lake on disk. Checksum: the net cents.
+/// Runs the whole job, from logs on disk to a lake on disk. Checksum: the net cents.
 pub fn job(data: &Data) -> Stage<'_> {
     stage("job", move || {
         let (elapsed, published) = timed(|| publish(&data.job, &Asked::default(), &Tuning::of(&data.job)));

@@ -1,8 +1,8 @@
-//! Benchmark runs: one command, a report in a form that stays.
+//! Benchmark runs: one command that generates data, runs the job and reports times.
 //!
-//! In: a job of kind `bench`, and how a job is published. Out: how long each stage of it took.
-//! Invariant: every run starts from an empty lake and counts what the generator says it wrote, or
-//! there is no report; everything lies in a temporary folder that goes with the command.
+//! In: a job of kind `bench`, and a function that publishes a job. Out: the time of each stage.
+//! Invariant: every run starts from an empty lake and must count exactly the generated rows,
+//! otherwise no report is made; all files are in a temporary folder that is removed at the end.
 
 mod report;
 
@@ -17,13 +17,13 @@ use crate::job::values::{Compress, OneOrMore};
 use crate::report::{Report, RunOutcome, forget_peak_memory, grouped};
 use std::path::Path;
 
-/// Publishes a job of kind `spending`. How it goes is the story of a run, which stands below.
+/// Publishes a job of kind `spending`. Passed in, since `run` is a module below this one.
 pub type Publish<'a> = &'a dyn Fn(&Spec) -> Result<Report>;
 
-/// Where what is wrong with the generator's options stands.
+/// The place of invalid generator options in errors.
 const SECTION: &str = "[bench]";
 
-/// Generates, runs once to warm up, and then as often as the job says.
+/// Generates the data, runs the job once to warm up, then as often as the job specifies.
 pub fn run(spec: &Spec, publish: Publish) -> Result<BenchReport> {
     let folder = tempfile::Builder::new().prefix("pennymill-bench-").tempdir();
     let folder = folder.map_err(Error::temporary_folder)?;
@@ -36,7 +36,7 @@ pub fn run(spec: &Spec, publish: Publish) -> Result<BenchReport> {
     BenchReport::new(spec, &made, &data, &runs.collect::<Result<Vec<_>>>()?)
 }
 
-/// What a job of kind `bench` has generated into the folder `out`.
+/// The generator options of a job of kind `bench`, with output into the folder `out`.
 pub fn options(spec: &Spec, out: &Path) -> Options {
     let bench = &spec.bench;
     Options {
@@ -56,7 +56,7 @@ pub fn options(spec: &Spec, out: &Path) -> Options {
     }
 }
 
-/// The job of kind `spending` over what was generated into the folder `data`.
+/// The job of kind `spending` over the data generated into the folder `data`.
 pub fn spending(spec: &Spec, data: &Path, lake: &Path) -> Spec {
     let made = |name: &str| data.join(name).display().to_string();
     let input = Input {
@@ -74,7 +74,7 @@ pub fn spending(spec: &Spec, data: &Path, lake: &Path) -> Spec {
     Spec { kind: JobKind::Spending, input, output, ..spec.clone() }
 }
 
-/// Publishes into a lake that is not there yet, and is not there afterwards.
+/// Publishes into a lake that does not exist yet, and removes it afterwards.
 fn run_once(job: &Spec, made: &Generated, publish: Publish) -> Result<Report> {
     let report = publish(job)?;
     hold_to_generated(&report, made)?;
@@ -83,7 +83,7 @@ fn run_once(job: &Spec, made: &Generated, publish: Publish) -> Result<Report> {
     Ok(report)
 }
 
-/// Errors when a run read or published anything else than was generated.
+/// Errors: the run read or published other totals than were generated.
 fn hold_to_generated(report: &Report, made: &Generated) -> Result<()> {
     let rows = made.rows - made.bad_rows;
     let read = (report.rows.read, report.rows.accepted, i128::from(report.amount_cents.net));
@@ -108,7 +108,7 @@ fn hold_to_generated(report: &Report, made: &Generated) -> Result<()> {
     }
 }
 
-/// What `--dry-run` prints.
+/// The output of `--dry-run`.
 pub fn plan(spec: &Spec, form: ReportForm) -> Result<String> {
     generate::check(&options(spec, Path::new(""))).map_err(|e| e.at(SECTION))?;
     Ok(match form {
@@ -120,13 +120,13 @@ pub fn plan(spec: &Spec, form: ReportForm) -> Result<String> {
     })
 }
 
-/// Whether the job could run. Errors: options that no data can be generated from.
+/// Checks that the job can run. Errors: options that no data can be generated from.
 pub fn check(spec: &Spec) -> Result<String> {
     generate::check(&options(spec, Path::new(""))).map_err(|e| e.at(SECTION))?;
     Ok(format!("{}: fit to run\n{}", spec.name, wish(spec)))
 }
 
-/// What is to be generated and run, a line each.
+/// What will be generated and run, one item per line.
 fn wish(spec: &Spec) -> String {
     let bench = &spec.bench;
     format!(
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_counts_otherwise_than_was_generated_is_a_bug() {
+    fn totals_that_differ_from_the_generated_ones_are_an_invariant_error() {
         assert!(hold_to_generated(&report(), &made()).is_ok());
         let changes: [fn(&mut Report); 6] = [
             |report| report.rows.read = 11,

@@ -1,13 +1,13 @@
 //! pennymill: raw transaction logs in, monthly spending per user and category out.
 //!
-//! In: the rooms. Out: their order, in which data flows. Invariant: a room uses only what stands
-//! above it.
+//! In: the modules. Out: their order, in which data flows. Invariant: a module uses only modules
+//! declared above it.
 
-// Nothing, in a program that is shipped; any room may have a bug.
+// Does nothing without the feature `planted`; any module may ask for a planted bug.
 pub mod planted;
 
 pub mod error;
-// A bound may rest on what a word means, and a word on nothing below.
+// `limits` may depend on `domain`; `domain` depends on nothing.
 pub mod domain;
 pub mod limits;
 

@@ -1,13 +1,14 @@
-//! How far a run has come, for whoever watches it.
+//! The progress of a run, for people.
 //!
-//! In: bytes and lines as they are read, stages as they begin. Out: a bar on a terminal, nothing
-//! anywhere else. Invariant: results never depend on it.
+//! In: bytes and lines as they are read, stages as they begin. Out: a progress bar on a terminal,
+//! otherwise nothing.
+//! Invariant: results never depend on it.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the bar is drawn anew while nothing is read.
+/// The redraw interval while nothing is read.
 const TICK: Duration = Duration::from_millis(250);
 
 pub struct Progress {
@@ -17,7 +18,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of reading so many bytes. On stderr, if that is a terminal.
+    /// The progress of reading this many bytes, shown on stderr if it is a terminal.
     pub fn new(bytes: u64) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
         let progress = Progress { bar, lines: AtomicU64::new(0), since: Instant::now() };
@@ -25,7 +26,7 @@ impl Progress {
         progress
     }
 
-    /// More was read; `bytes` as they lie in the store.
+    /// Adds what was read; `bytes` as stored, that is, compressed.
     pub fn advance(&self, bytes: u64, lines: u64) {
         let lines = self.lines.fetch_add(lines, Ordering::Relaxed) + lines;
         if self.bar.is_hidden() {
@@ -36,9 +37,9 @@ impl Progress {
         self.bar.inc(bytes);
     }
 
-    /// All is read; what comes now has no known end.
+    /// Starts a stage of unknown length.
     pub fn begin(&self, stage: &'static str) {
-        // Nobody watches, so nothing has to tick.
+        // Nobody watches, so no timer is needed.
         if self.bar.is_hidden() {
             return;
         }

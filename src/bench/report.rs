@@ -1,8 +1,8 @@
-//! What a benchmark came to, in three forms.
+//! The report of a benchmark, in three forms.
 //!
-//! In: the reports of its runs. Out: a table for a person, one JSON object, or the list that charts
-//! of benchmarks read.
-//! Invariant: keys, and the order of the stages, are fixed: keys may be added; none is renamed or
+//! In: the reports of its runs. Out: a table for people, one JSON object, or the list read by chart
+//! tools.
+//! Invariant: keys and the order of the stages are fixed; keys may be added, but none is renamed or
 //! removed.
 
 use crate::engine::format::to_line;
@@ -24,18 +24,18 @@ pub struct BenchReport {
     pub version: &'static str,
     pub input: BenchInput,
     pub machine: Machine,
-    /// Those that were timed.
+    /// The number of timed runs.
     pub runs: u32,
     pub stages: Vec<Stage>,
-    /// The most that a timed run held.
+    /// The maximum over the timed runs.
     pub peak_memory_bytes: u64,
 }
 
-/// What was generated. Reports over the same `sha256` can be compared.
+/// What was generated. Reports with the same `sha256` are comparable.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchInput {
     pub rows: u64,
-    /// Of all logs, as they lie on disk.
+    /// The size of all logs on disk.
     pub bytes: u64,
     pub users: u64,
     pub sellers: u32,
@@ -43,20 +43,20 @@ pub struct BenchInput {
     pub files: u32,
     pub seed: u64,
     pub compress: Option<Compress>,
-    /// Of all logs, one behind the other in the order of their names.
+    /// Of all logs, concatenated in the order of their names.
     pub sha256: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// None where the system does not tell.
+    /// `None` if the system does not report it.
     pub cpu: Option<String>,
-    /// Workers of a run.
+    /// The number of workers of a run.
     pub threads: usize,
     pub memory_bytes: Option<u64>,
 }
 
-/// How long a stage took; what is per row or per second is that of the median.
+/// The time of a stage; rates are computed from the median.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stage {
     pub name: &'static str,
@@ -73,7 +73,7 @@ pub struct Spread {
     pub max: f64,
 }
 
-/// An entry of `customSmallerIsBetter`, a form of github-action-benchmark.
+/// An entry of `customSmallerIsBetter`, a format of github-action-benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measure {
     pub name: &'static str,
@@ -84,10 +84,10 @@ pub struct Measure {
     pub extra: String,
 }
 
-/// How long a stage of a run took.
+/// Selects the seconds of a stage of a run.
 type SecondsOf = fn(&Seconds) -> f64;
 
-/// In the order of a run. The total is more than the others together: reference tables are read
+/// In the order of a run. The total exceeds the sum of the others, since reference tables are read
 /// between them.
 const STAGES: [(&str, SecondsOf); 6] = [
     ("plan", |seconds| seconds.plan),
@@ -99,7 +99,7 @@ const STAGES: [(&str, SecondsOf); 6] = [
 ];
 
 impl BenchReport {
-    /// Sums up the timed runs, of which there is at least one, over what lies in `data`.
+    /// Summarises the timed runs, of which there is at least one, over the data in `data`.
     pub fn new(spec: &Spec, made: &Generated, data: &Path, runs: &[Report]) -> Result<BenchReport> {
         let (rows, bytes) = (made.rows, made.log_bytes());
         let stages = STAGES.into_iter().map(|(name, seconds_of)| {
@@ -128,7 +128,7 @@ impl BenchReport {
         })
     }
 
-    /// What goes to stdout.
+    /// The output on stdout.
     pub fn print(&self, form: ReportForm) -> String {
         match form {
             ReportForm::Human => {
@@ -195,7 +195,7 @@ impl BenchReport {
 
 impl Stage {
     fn new(name: &'static str, seconds: Spread, rows: u64, bytes: u64) -> Stage {
-        // A clock may not have moved, and nothing is infinite in JSON.
+        // The clock may not have advanced, and JSON has no infinity.
         let median = seconds.median.max(1e-9);
         Stage {
             name,
@@ -208,7 +208,7 @@ impl Stage {
 }
 
 impl Spread {
-    /// Of one value or more.
+    /// Of at least one value.
     fn of(mut values: Vec<f64>) -> Spread {
         values.sort_by(f64::total_cmp);
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
@@ -243,7 +243,7 @@ fn sha256_of_logs(made: &Generated, data: &Path) -> Result<String> {
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// To the thousandth.
+/// To three decimals.
 fn rounded(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
 }
@@ -253,14 +253,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_is_of_the_middle() {
+    fn the_median_is_the_middle_value_or_their_mean() {
         assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
         assert_eq!(Spread::of(vec![4.0, 1.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
         assert_eq!(Spread::of(vec![7.0]), Spread { median: 7.0, min: 7.0, max: 7.0 });
     }
 
     #[test]
-    fn a_stage_that_took_no_time_is_still_a_number() {
+    fn a_stage_of_zero_seconds_has_finite_rates() {
         let stage = Stage::new("plan", Spread::of(vec![0.0]), 1000, 50_000);
         assert_eq!(stage.ns_per_row, 0.0);
         assert!(stage.rows_per_second.is_finite() && stage.bytes_per_second.is_finite());
