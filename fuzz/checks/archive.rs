@@ -1,7 +1,7 @@
-//! Archives that may be damaged or hostile, and those that are neither.
+//! Archives that may be damaged or hostile, and valid ones.
 //!
-//! In: a byte that chooses the kind of archive, and bytes. Out: whether they are an archive.
-//! Invariant: nothing is read twice, and no more comes out than the limits say.
+//! In: a byte that selects the kind of archive, and bytes. Out: whether they are a valid archive.
+//! Invariant: no byte is read twice, and the output stays within the limits.
 
 use super::BYTE_ORDER_MARK;
 use object_store::memory::InMemory;
@@ -16,11 +16,11 @@ use pennymill::store::{Place, wait};
 use std::io::Write;
 use std::sync::Arc;
 
-/// Small archives may swell as they like.
+/// Small archives have no limit on the ratio of decompression.
 const SMALL_BYTES: u64 = 1024 * 1024;
 
-/// A byte that chooses the kind of archive, and what may be one: reading ends, and gives no more
-/// than the limit. The same bytes packed come out again.
+/// Input: a byte that selects the kind of archive, and bytes that may be one. Reading must end,
+/// with output within the limit. The same bytes, compressed and read, must be unchanged.
 pub fn archive(bytes: &[u8]) -> bool {
     let Some((choice, bytes)) = bytes.split_first() else { return false };
     let compression = if choice.is_multiple_of(2) { Compression::Gzip } else { Compression::Zstd };
@@ -35,11 +35,11 @@ pub fn archive(bytes: &[u8]) -> bool {
             Block::Lines { offset, bytes } => (*offset, *bytes),
             Block::Overlong { offset, head, .. } => (*offset, *head),
         };
-        assert_eq!(offset, at as u64, "where a block stands");
-        assert_eq!(content, &bytes[at..][..content.len()], "what a block says");
+        assert_eq!(offset, at as u64, "the offset of a block");
+        assert_eq!(content, &bytes[at..][..content.len()], "the content of a block");
         at += block.line_bytes() as usize;
     });
-    assert_eq!((whole, at), (Ok(()), bytes.len()), "all members of an archive are read to their end");
+    assert_eq!((whole, at), (Ok(()), bytes.len()), "all members of an archive are read completely");
     read.is_ok()
 }
 
@@ -51,7 +51,7 @@ fn packed(compression: Compression, bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("bytes in memory")
 }
 
-/// Reads an archive out of a store. The error is the archive's damage.
+/// Reads an archive from a store. Error: the archive is damaged.
 fn read_archive(
     compression: Compression,
     archive: Vec<u8>,
@@ -65,12 +65,12 @@ fn read_archive(
     let (name, version) = ("log".to_string(), String::new());
     let object = LogObject { name, place, etag: None, version, size_bytes, compression };
     let whole = Split { object: 0, start: 0, end: u64::MAX };
-    let mut told = 0;
+    let mut read_bytes = 0;
     let read = scan(&object, whole, 4096, |block, bytes| {
-        told += bytes;
+        read_bytes += bytes;
         on_block(block);
         true
     });
-    assert!(told <= size_bytes, "{told} bytes of {size_bytes} were read");
+    assert!(read_bytes <= size_bytes, "{read_bytes} bytes of {size_bytes} were read");
     read.expect("memory does not fail")
 }

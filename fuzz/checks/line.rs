@@ -1,8 +1,8 @@
 //! Logs by the fast path and by the oracle.
 //!
-//! In: the bytes of a log. Out: whether a row of it was accepted.
-//! Invariant: every line is accepted, rejected or blank, and is what the oracle says it is, however
-//! the log is cut and read.
+//! In: the bytes of a log. Out: whether one of its rows was accepted.
+//! Invariant: every line is accepted, rejected or blank, as by the oracle, regardless of splits and
+//! read sizes.
 
 use super::{BYTE_ORDER_MARK, months};
 use pennymill::domain::category::{Categories, CategoryId, Choice};
@@ -24,8 +24,8 @@ use pennymill::limits::LINE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// Names of fewer than nine letters: longer ones are also found by their beginning, of which the
-/// oracle knows nothing.
+/// Names of fewer than nine letters: longer ones also match descriptors truncated by the bank,
+/// which the oracle does not support.
 const SELLERS: [(&str, &str); 5] = [
     ("Café Zoë", "dining"),
     ("Argos", "shopping"),
@@ -34,8 +34,8 @@ const SELLERS: [(&str, &str); 5] = [
     ("TESCO", "health"),
 ];
 
-/// A user, a seller, a category, and the one transaction that is meant: when in London (microseconds), and
-/// over how many cents.
+/// A user, a seller, a category, and for a choice for a single transaction its instant
+/// (microseconds, a time in London) and cents.
 type Choosing = (u64, &'static str, &'static str, Option<(i64, i64)>);
 
 const CHOICES: [Choosing; 3] = [
@@ -45,7 +45,7 @@ const CHOICES: [Choosing; 3] = [
     (77, "***", "education", None),
 ];
 
-/// A job in London, ready to read logs.
+/// A job in London time, ready to read logs.
 struct Job {
     zone: Zone,
     categories: Categories,
@@ -72,7 +72,7 @@ static JOB: LazyLock<Job> = LazyLock::new(|| {
     };
     let layers = Layers { sellers: SELLERS.map(entry).to_vec(), ..Layers::default() };
     let categorizer = Categorizer::new(&categories, &layers, &CHOICES.map(choice));
-    // A sample of a few users: some rows of any log are packed, and others are not.
+    // A sample of few users, so that some rows of any log are packed and others are not.
     let (mut sample, first) = (Sample::default(), months().first);
     let middle = "2025-01".parse::<Month>().expect("a month").since(first).expect("a month of the job");
     (0..100).for_each(|user_id| sample.add(user_id, middle + user_id as u32 % 3, 1000));
@@ -97,7 +97,7 @@ impl ChunkSink for Kept {
     }
 }
 
-/// A log by the fast path, cut in two and read in pieces as the log itself says.
+/// Maps a log by the fast path; a hash of the log selects the split and the read size.
 fn by_fast_path(log: &[u8]) -> (Outcome, Vec<Reject>, Groups) {
     let mixed =
         log.iter().fold(7u64, |mixed, byte| (mixed ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
@@ -130,7 +130,7 @@ fn by_fast_path(log: &[u8]) -> (Outcome, Vec<Reject>, Groups) {
                 let category = JOB.categories.code(spend.category).to_string();
                 let sum = (spend.amount_cents.into(), spend.transaction_count);
                 let before = groups.insert((JOB.zone.month(month), spend.user_id, category), sum);
-                assert!(before.is_none(), "a group comes out twice");
+                assert!(before.is_none(), "a group occurs twice");
             }
         }
     }
@@ -155,18 +155,18 @@ fn by_oracle(log: &[u8]) -> Plain {
     plain
 }
 
-/// A log: every line is accounted for, and means what the oracle says.
+/// Checks a log: every line is accounted for, with the oracle's result.
 pub fn line(log: &[u8]) -> bool {
     let (outcome, rejects, groups) = by_fast_path(log);
     let plain = by_oracle(log);
     let content = log.strip_prefix(BYTE_ORDER_MARK).unwrap_or(log);
     let lines = content.split_inclusive(|byte| *byte == b'\n').count() as u64;
-    assert_eq!((outcome.lines, outcome.line_bytes), (lines, content.len() as u64), "lines, and their bytes");
+    assert_eq!((outcome.lines, outcome.line_bytes), (lines, content.len() as u64), "lines and their bytes");
     let accounted = outcome.accepted + outcome.rejected_rows() + outcome.blank;
     assert_eq!(accounted, lines, "accepted + rejected + blank = lines");
     assert_eq!(rejects.len() as u64, outcome.rejected_rows(), "every reject is kept");
     let first = rejects.first().map(|reject| (reject.line, reject.refusal));
-    assert_eq!(outcome.first_reject, first, "the first of them");
+    assert_eq!(outcome.first_reject, first, "the first reject");
     assert_eq!(outcome.blank, plain.blank, "blank lines");
     assert_eq!(groups, plain.groups, "groups");
     let sum = groups.values().fold((0i128, 0u64), |sum, group| (sum.0 + group.0, sum.1 + group.1));
@@ -181,15 +181,15 @@ pub fn line(log: &[u8]) -> bool {
 fn check_reject(log: &[u8], reject: &Reject, (line, offset, reason): (u64, u64, RejectReason)) {
     let found = reject.refusal.reason;
     assert_eq!((reject.line + 1, reject.byte_offset), (line, offset), "the place of a reject: {reject:?}");
-    // Far from the job's months a zone does not know when clocks were put forward.
+    // Outside the job's months a zone has no transitions, so it does not know gaps there.
     let is_gap_outside = (reason, found) == (RejectReason::NonexistentLocalTime, RejectReason::OutOfWindow);
     assert!(
         found == reason || is_gap_outside,
-        "line {line} is {}, the oracle says {}",
+        "line {line} is {}, the oracle has {}",
         found.name(),
         reason.name()
     );
     let rest = &log[offset as usize..];
     let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
-    assert_eq!(&reject.raw[..], &rest[..end.min(LINE_BYTES_MAX)], "what is kept of line {line}");
+    assert_eq!(&reject.raw[..], &rest[..end.min(LINE_BYTES_MAX)], "the stored bytes of line {line}");
 }

@@ -1,8 +1,8 @@
-//! What has to hold for any bytes at all, told once for the fuzzer and for the tests.
+//! Properties that must hold for arbitrary bytes, shared by the fuzzer and the tests.
 //!
-//! In: bytes. Out: whether the program found anything good in them; a panic where something does
-//! not hold. Invariant: a check depends on its bytes alone, and what it holds the program to is
-//! found another way: by the plain oracle, by chrono, by reading back what was written.
+//! In: bytes. Out: whether they contain anything valid; panics if a property is violated.
+//! Invariant: a check depends on its bytes alone. Expected results come from independent sources:
+//! the oracle, chrono, or reading back the output.
 
 mod archive;
 mod line;
@@ -22,7 +22,7 @@ use pennymill::output::manifest::Manifest;
 
 pub type Check = fn(&[u8]) -> bool;
 
-/// By the names of their folders in the corpus.
+/// By the name of the folder in the corpus.
 pub const CHECKS: [(&str, Check); 7] = [
     ("line", line),
     ("amount", amount),
@@ -35,27 +35,26 @@ pub const CHECKS: [(&str, Check); 7] = [
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Those of every job in here: not whole years, so that their edges lie in summer.
+/// The months of every job here. They start and end in summer time rather than at a year's end.
 fn months() -> MonthRange {
     "2008-06..2027-06".parse().expect("a range of months")
 }
 
-/// The text of an amount: what it comes to when it is told by cutting strings, and when it is
-/// printed and parsed again.
+/// The text of an amount: parses as by an independent implementation, and equally after formatting.
 pub fn amount(text: &[u8]) -> bool {
     let parsed = parse_amount_cents(text);
-    assert_eq!(parsed, amount_slowly(text));
+    assert_eq!(parsed, amount_by_strings(text));
     if let Ok(cents) = parsed {
         assert_eq!(
             parse_amount_cents(format_cents(cents.into()).as_bytes()),
             Ok(cents),
-            "printed and parsed"
+            "formatted and parsed"
         );
     }
     parsed.is_ok()
 }
 
-fn amount_slowly(text: &[u8]) -> Result<i64, AmountError> {
+fn amount_by_strings(text: &[u8]) -> Result<i64, AmountError> {
     let text = std::str::from_utf8(text).map_err(|_| AmountError::Malformed)?;
     let (sign, digits) = text.strip_prefix('-').map_or((1, text), |digits| (-1, digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -63,28 +62,28 @@ fn amount_slowly(text: &[u8]) -> Result<i64, AmountError> {
     if !is_number(whole) || !is_number(fraction) || fraction.len() > 2 {
         return Err(AmountError::Malformed);
     }
-    // What no integer holds is out of range all the more.
+    // A number beyond any integer is also out of range.
     let cents: i128 = format!("{whole}{fraction:0<2}").parse().unwrap_or(i128::MAX);
     let cents = i64::try_from(cents).ok().filter(|cents| *cents <= AMOUNT_CENTS_MAX);
     cents.map(|cents| sign * cents).ok_or(AmountError::OutOfRange)
 }
 
-/// A manifest: what can be read can be kept and read again.
+/// A manifest: serialising and parsing it again gives the same manifest.
 pub fn manifest(bytes: &[u8]) -> bool {
     let manifest = serde_json::from_slice::<Manifest>(bytes);
     if let Ok(manifest) = &manifest {
         let kept = serde_json::to_string(manifest).expect("a manifest is JSON");
         let again: Manifest = serde_json::from_str(&kept).expect("a manifest that was kept");
         assert_eq!(serde_json::to_string(&again).expect("a manifest is JSON"), kept);
-        // Its statistics are text from outside, too.
+        // Its statistics are text from outside as well.
         manifest.monthly_spending.iter().for_each(|part| _ = part.file().users());
     }
     manifest.is_ok()
 }
 
-/// The Parquet file of a ledger: what can be read can be kept and read again. The library panics on some
-/// damage, so a ledger's checksum is looked at before its bytes are; that it can panic is no finding, and
-/// this is replayed by the tests alone.
+/// The Parquet file of a ledger: writing and reading it again gives the same ledger. The library
+/// panics on some damage, which is why the program verifies a ledger's checksum before parsing.
+/// Such panics are not findings, so only the tests run this check.
 pub fn ledger(bytes: &[u8]) -> bool {
     let bytes = Bytes::copy_from_slice(bytes);
     let Ok(Ok(ledger)) = std::panic::catch_unwind(|| Ledger::from_parquet(bytes)) else { return false };
@@ -93,8 +92,8 @@ pub fn ledger(bytes: &[u8]) -> bool {
     true
 }
 
-/// The text of a job file; `# --set key=value` is an override of the command line. What is wrong is
-/// said in one line, and a job that is right can be kept and read again.
+/// The text of a job file; a line `# --set key=value` is an override from the command line. An
+/// invalid job gives an error of one line; a valid one is unchanged by serialising and parsing.
 pub fn job(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let sets = text.lines().filter_map(|line| line.strip_prefix("# --set ")).map(String::from);
@@ -106,8 +105,8 @@ pub fn job(bytes: &[u8]) -> bool {
             true
         }
         Err(error) => {
-            let said = error.to_string();
-            assert!(error.kind == Kind::Unfit && !said.contains(char::is_control), "{said:?}");
+            let message = error.to_string();
+            assert!(error.kind == Kind::Unfit && !message.contains(char::is_control), "{message:?}");
             false
         }
     }

@@ -1,7 +1,8 @@
 //! Timestamps by the program and by chrono.
 //!
-//! In: a byte that chooses the zone, and the text of a timestamp. Out: whether it lies in the job's
-//! months. Invariant: of chrono's parsers only what is strict is used, behind a look at the shape.
+//! In: a byte that selects the zone, and the text of a timestamp. Out: whether it is within the
+//! job's months.
+//! Invariant: only strict parsers of chrono are used, after a check of the text's shape.
 
 use super::months;
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Timelike, Utc};
@@ -11,8 +12,8 @@ use pennymill::domain::timestamp::{Instant, TimestampError, parse_timestamp};
 use pennymill::domain::zone::Zone;
 use std::sync::LazyLock;
 
-/// Zones whose clocks are put forward by one hour and by half of one, at night and at midnight, and
-/// one that has skipped a day.
+/// Zones whose gaps are one hour or half an hour, at night or at midnight, and one that skipped a
+/// day.
 const ZONES: [Tz; 6] = [
     chrono_tz::UTC,
     chrono_tz::Europe::London,
@@ -26,7 +27,7 @@ static ZONES_AT_WORK: LazyLock<Vec<Zone>> = LazyLock::new(|| {
     ZONES.iter().map(|zone| Zone::new(zone.name(), months()).expect("a zone of the database")).collect()
 });
 
-/// What a timestamp comes to in a job.
+/// The result of parsing a timestamp in a job.
 #[derive(Debug, PartialEq, Eq)]
 enum Meant {
     Malformed,
@@ -36,7 +37,7 @@ enum Meant {
     At(Instant),
 }
 
-/// A byte that chooses the zone, and the text of a timestamp: it means what chrono says.
+/// Input: a byte that selects the zone, and the text of a timestamp. The result must be chrono's.
 pub fn timestamp(bytes: &[u8]) -> bool {
     let Some((choice, text)) = bytes.split_first() else { return false };
     let choice = usize::from(*choice) % ZONES.len();
@@ -47,13 +48,13 @@ pub fn timestamp(bytes: &[u8]) -> bool {
         Ok(at) if zone.month_index(at.seconds).is_none() => Meant::Outside,
         Ok(at) => Meant::At(at),
     };
-    let slowly = std::str::from_utf8(text).ok().and_then(|text| meant_slowly(text, ZONES[choice]));
-    assert_eq!(meant, slowly.unwrap_or(Meant::Malformed), "in {}", ZONES[choice]);
+    let expected = std::str::from_utf8(text).ok().and_then(|text| by_chrono(text, ZONES[choice]));
+    assert_eq!(meant, expected.unwrap_or(Meant::Malformed), "in {}", ZONES[choice]);
     matches!(meant, Meant::At(_))
 }
 
-/// None for a text that is malformed.
-fn meant_slowly(text: &str, zone: Tz) -> Option<Meant> {
+/// `None` if the text is malformed.
+fn by_chrono(text: &str, zone: Tz) -> Option<Meant> {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
     let digits = shape.strip_prefix('-').unwrap_or(&shape);
     if (1..=12).contains(&digits.len()) && digits.chars().all(|c| c == '9') {
@@ -70,24 +71,24 @@ fn meant_slowly(text: &str, zone: Tz) -> Option<Meant> {
         text.get(11..19).filter(|time| shape[11..].starts_with("99:99:99") && !time.ends_with("60"))?;
     let time =
         NaiveTime::parse_from_str(time, "%H:%M:%S").ok().filter(|_| b"Tt ".contains(&text.as_bytes()[10]))?;
-    let (micros, rest) = fraction_slowly(&text[19..])?;
+    let (micros, rest) = fraction_by_chrono(&text[19..])?;
     let local = day.and_time(time) + TimeDelta::microseconds(micros);
     match rest {
-        "" => Some(local_slowly(local, zone)),
+        "" => Some(local_by_chrono(local, zone)),
         "Z" | "z" => Some(placed(local.and_utc(), zone)),
-        offset => Some(placed(local.and_utc() - offset_slowly(offset)?, zone)),
+        offset => Some(placed(local.and_utc() - offset_by_chrono(offset)?, zone)),
     }
 }
 
-/// `.` and up to nine digits, of which six count; and what follows.
-fn fraction_slowly(text: &str) -> Option<(i64, &str)> {
+/// `.` and up to nine digits, truncated to six; and the rest.
+fn fraction_by_chrono(text: &str) -> Option<(i64, &str)> {
     let Some(text) = text.strip_prefix('.') else { return Some((0, text)) };
     let (digits, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let nanos = (1..=9).contains(&digits.len()).then(|| format!("{digits:0<9}").parse::<i64>())?;
     Some((nanos.ok()? / 1000, rest))
 }
 
-fn offset_slowly(text: &str) -> Option<TimeDelta> {
+fn offset_by_chrono(text: &str) -> Option<TimeDelta> {
     let sign = match text.as_bytes() {
         [b'+', _, _, b':', _, _] => 1,
         [b'-', _, _, b':', _, _] => -1,
@@ -98,7 +99,7 @@ fn offset_slowly(text: &str) -> Option<TimeDelta> {
     Some(TimeDelta::seconds(sign * i64::from(time.num_seconds_from_midnight())))
 }
 
-fn local_slowly(local: NaiveDateTime, zone: Tz) -> Meant {
+fn local_by_chrono(local: NaiveDateTime, zone: Tz) -> Meant {
     match zone.from_local_datetime(&local).earliest() {
         Some(at) => placed(at.to_utc(), zone),
         None if is_in_months(local.date()) => Meant::Nonexistent,

@@ -1,4 +1,4 @@
-//! Amounts: the parser against one that cuts strings.
+//! Amounts: the parser against an independent implementation.
 //!
 //! In: the bytes of an amount. Out: nothing; a panic is a finding.
 //! Invariant: the check is the one that the tests replay.

@@ -1,4 +1,4 @@
-//! Archives: damaged ones end within bounds, whole ones come out whole.
+//! Archives: reading damaged ones ends within bounds, whole ones are read unchanged.
 //!
 //! In: a byte for the kind, and bytes. Out: nothing; a panic is a finding.
 //! Invariant: the check is the one that the tests replay.

@@ -1,4 +1,4 @@
-//! Job files: what is wrong is said in one line, what is right can be kept and read again.
+//! Job files: an invalid one gives an error of one line, a valid one survives serialisation.
 //!
 //! In: the bytes of TOML. Out: nothing; a panic is a finding.
 //! Invariant: the check is the one that the tests replay.

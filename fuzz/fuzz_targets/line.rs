@@ -1,4 +1,4 @@
-//! Logs: the fast path against the plain oracle.
+//! Logs: the fast path against the oracle.
 //!
 //! In: the bytes of a log. Out: nothing; a panic is a finding.
 //! Invariant: the check is the one that the tests replay.

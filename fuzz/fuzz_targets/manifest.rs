@@ -1,4 +1,4 @@
-//! Manifests: what can be read can be kept and read again.
+//! Manifests: a valid one survives serialisation.
 //!
 //! In: the bytes of JSON. Out: nothing; a panic is a finding.
 //! Invariant: the check is the one that the tests replay.
