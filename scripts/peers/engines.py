@@ -2,16 +2,16 @@
 
     python engines.py ENGINE LOGS SELLERS OUT THREADS
 
-ENGINE   one of ENGINES, with -unsorted behind it for an answer in any order
+ENGINE   one of ENGINES; with the suffix -unsorted for an answer in any order
 LOGS     folder of raw logs, *.tsv: user_id, timestamp, seller, amount; no header, nothing quoted
 SELLERS  Parquet table of every printed seller in the logs and its category
-OUT      an empty folder, which gets the answer as zstd Parquet: month DATE, user_id BIGINT,
+OUT      an empty folder for the answer as zstd Parquet: month DATE, user_id BIGINT,
          category VARCHAR, amount DECIMAL(18,2), transaction_count BIGINT
-THREADS  how many threads the engine may use
+THREADS  the number of threads the engine may use
 
-Each engine is set as it was quickest on two million rows and two threads; what was tried and did not
-help is not here. Money is exact everywhere: decimals, never floats. All timestamps of generated logs
-are in UTC and begin with YYYY-MM, so a month may be cut from the text where that is the quickest.
+Each engine has the settings that were fastest on two million rows and two threads; settings that did
+not help are left out. Money is exact everywhere: decimals, never floats. All timestamps of generated
+logs are in UTC and start with YYYY-MM, so a query may take the month from the text if that is fastest.
 """
 
 import os
@@ -43,7 +43,7 @@ def duckdb(logs, sellers, out, threads, is_sorted):
 
 
 def polars(logs, sellers, out, threads, is_sorted):
-    os.environ["POLARS_MAX_THREADS"] = str(threads)  # is read once, when the package is loaded
+    os.environ["POLARS_MAX_THREADS"] = str(threads)  # read once, when the package is loaded
     import polars as pl
 
     transactions = pl.scan_csv(
@@ -55,7 +55,7 @@ def polars(logs, sellers, out, threads, is_sorted):
     )
     categories = pl.read_parquet(sellers, columns=["category"])["category"].unique().sort()
     known = pl.scan_parquet(sellers).with_columns(pl.col("category").cast(pl.Enum(categories)))
-    # Months as numbers and categories as an Enum: short keys group and sort quicker than text.
+    # Months as numbers and categories as an Enum: short keys are faster to group and sort than text.
     year = pl.col("timestamp").str.slice(0, 4).cast(pl.Int32)
     month = pl.col("timestamp").str.slice(5, 2).cast(pl.Int32)
     groups = (
@@ -77,8 +77,8 @@ def polars(logs, sellers, out, threads, is_sorted):
 def chdb(logs, sellers, out, threads, is_sorted):
     import chdb
 
-    # TSVRaw, because a backslash is an ordinary character too. A LEFT join, because an ANY INNER
-    # join would keep one transaction of each seller; a seller without a category cannot be.
+    # TSVRaw, because a backslash is an ordinary character. A LEFT join, because an ANY INNER join
+    # would keep one transaction per seller; every seller has a category.
     chdb.query(f"""
         INSERT INTO FUNCTION file('{out}/part.parquet', Parquet)
         SELECT toDate32(concat(month, '-01')) AS month, user_id, category,
@@ -99,7 +99,7 @@ def datafusion(logs, sellers, out, threads, is_sorted):
     import datafusion
     import pyarrow as pa
 
-    # One table of all sellers, whatever its size: otherwise every transaction is copied for the join.
+    # One table of all sellers, regardless of its size: otherwise every transaction is copied for the join.
     single = "datafusion.optimizer.hash_join_single_partition_threshold"
     config = (
         datafusion.SessionConfig()
@@ -115,7 +115,7 @@ def datafusion(logs, sellers, out, threads, is_sorted):
         pa.field("seller", pa.string_view(), nullable=False),
         pa.field("amount", pa.decimal128(18, 2), nullable=False),
     ])
-    # The reader cannot do without a quote; NUL is the one character that no seller has.
+    # The reader requires a quote character; NUL is the only one that no seller contains.
     options = datafusion.CsvReadOptions(
         has_header=False, delimiter="\t", quote="\0", schema=schema, file_extension=".tsv")
     context.register_csv("transactions", logs, options=options)

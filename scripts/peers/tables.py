@@ -1,11 +1,11 @@
-"""What scripts/compare-peers asks of a dataset with DuckDB: the sellers, and whether answers agree.
+"""DuckDB queries of scripts/compare-peers: the sellers of a dataset, and the comparison of answers.
 
     python tables.py printed-sellers LOGS LOG      the distinct sellers of LOGS, as a log for pennymill
-    python tables.py seller-table LOG PARTS OUT    what pennymill made of that log, as OUT.parquet, OUT.csv
-    python tables.py compare PARTS OUT             how an engine's answer differs from pennymill's, as JSON
+    python tables.py seller-table LOG PARTS OUT    pennymill's categories for that log, as OUT.parquet, OUT.csv
+    python tables.py compare PARTS OUT             the difference of an engine's answer from pennymill's, as JSON
 
 PARTS is a JSON list of pennymill's live Parquet files, in folders `month=YYYY-MM-01`. All output goes to
-the files named or to stdout; no seller, user or amount is ever printed.
+the named files or to stdout; sellers, users and amounts are never printed.
 """
 
 import json
@@ -23,13 +23,13 @@ TYPES = {
 
 
 def raw_log(path):
-    """SQL of a raw log: nothing in it is quoted, so quoting is off."""
+    """SQL that reads a raw log, which has no quoting."""
     return f"""read_csv('{path}', auto_detect = false, header = false, delim = '\t', quote = '', escape = '',
         columns = {{'user_id': 'BIGINT', 'timestamp': 'VARCHAR', 'seller': 'VARCHAR', 'amount': 'VARCHAR'}})"""
 
 
 def published(parts):
-    """SQL of pennymill's published table; the month is in the path alone."""
+    """SQL that reads pennymill's published table; the month is only in the path."""
     return f"read_parquet({json.loads(parts)}, hive_partitioning = true, hive_types = {{'month': DATE}})"
 
 
@@ -42,7 +42,7 @@ def printed_sellers(logs, log):
 
 
 def seller_table(log, parts, out):
-    """Write OUT.parquet and OUT.csv: each seller as printed, and the category that pennymill gave it."""
+    """Write OUT.parquet and OUT.csv: each seller as printed, with pennymill's category."""
     duckdb.sql(f"""
         CREATE TABLE sellers AS
         SELECT seller, category FROM {raw_log(log)} JOIN {published(parts)} USING (user_id) ORDER BY seller""")
@@ -54,7 +54,7 @@ def seller_table(log, parts, out):
 
 
 def compare(parts, out):
-    """Print how many groups pennymill has, and how many are not once on either side and alike to the cent."""
+    """Print the number of pennymill's groups, and of groups not exactly once on both sides with equal values."""
     answer = duckdb.sql(f"SELECT * FROM read_parquet('{out}/*.parquet')")
     types = {name: str(type) for name, type in zip(answer.columns, answer.types)}
     wrong = sorted(name for name in TYPES.keys() | types.keys() if TYPES.get(name) != types.get(name))

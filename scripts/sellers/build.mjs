@@ -1,5 +1,5 @@
-// Derives the seller dictionary from name-suggestion-index: which name, printed on a card
-// statement, stands for which category, and in which countries.
+// Derives the seller dictionary from name-suggestion-index: the category of each name on a card
+// statement, by country.
 //
 //   npm ci && node build.mjs ../../src/input/builtin/sellers.tsv
 
@@ -51,13 +51,13 @@ const ruleOf = (path) => {
 
 // --- Places -------------------------------------------------------------------------------------
 
-// Parts that country-coder does not count as a whole country, though for shops they are one.
-// Mainland China, Metropolitan France, Denmark without its isles, Northern Cyprus.
+// Areas that are not a country to country-coder, but are treated as one here: mainland China,
+// metropolitan France, Denmark without its islands, Northern Cyprus.
 const WHOLE = { Q19188: "cn", Q212429: "fr", Q35: "dk", Q23681: "cy" };
 const isCountry = ({ iso1A2, isoStatus }) => iso1A2 && (isoStatus === "official" || iso1A2 === "XK");
 const outlines = new Map(index("dist/json/featureCollection.json").features.map((f) => [f.id, f.geometry]));
 
-/** An outline such as `us-ca.geojson` names its country; for the others most corners decide. */
+/** The country of an outline: named as in `us-ca.geojson`, else the one with most of its corners. */
 const countryOfOutline = (id) => {
   const named = /^([a-z]{2})-/.exec(id)?.[1];
   if (named && feature(named)) return isCountry(feature(named).properties) ? named : undefined;
@@ -71,7 +71,7 @@ const countryOfOutline = (id) => {
 };
 
 const known = new Map();
-/** One entry of a locationSet: its countries, and whether it is the whole of them. */
+/** One entry of a locationSet: its countries, and whether it covers them completely. */
 const placeOf = (location) => {
   const id = String(location);
   if (!known.has(id)) known.set(id, resolvePlace(location, id));
@@ -83,7 +83,7 @@ const resolvePlace = (location, id) => {
     return { whole, countries: codes.map((code) => code.toLowerCase()) };
   };
   if (Array.isArray(location)) {
-    // Wind farms and pipelines at sea lie in no country; nobody pays them either.
+    // Wind farms and pipelines at sea are outside any country, and are not paid by card.
     const code = iso1A2Code(location.slice(0, 2), { level: "territory" });
     return code ? at(false, code) : at(false);
   }
@@ -96,7 +96,7 @@ const resolvePlace = (location, id) => {
   const parts = featuresIn(id).map((f) => f.properties).filter(isCountry).map((p) => p.iso1A2);
   return parts.length ? at(true, ...parts) : at(true, "");
 };
-/** Where a seller is: a set of countries or null for anywhere, and the countries it is not in. */
+/** The countries of a seller (null for everywhere), and the countries it is excluded from. */
 const placesOf = ({ include, exclude = [] }) => {
   if (!include?.length) fail("a locationSet without include");
   const without = new Set(exclude.map(placeOf).filter((p) => p.whole).flatMap((p) => p.countries));
@@ -120,17 +120,17 @@ const OWNER_TAGS = ["brand", "brand:en", "operator", "operator:en", "network", "
 const SHORT_TAGS = ["brand:short", "operator:short", "network:short"];
 
 /**
- * The names of an item, apart from those that only hint at it: aliases, old names, and the owner of
- * a shop that has a name of its own ("Tesco" for a Tesco Café).
+ * The names of an item, and separately its hints: aliases, old names, and the owner of a shop that
+ * has its own name ("Tesco" for a Tesco Café).
  */
 const namesOf = ({ displayName, tags, matchNames = [] }, tree) => {
-  // Two letters are a brand at times ("EE"), but for a school board or a bus they are too little.
+  // A brand may have two letters ("EE"), but for a school board or a bus they are too ambiguous.
   const isTooShort = (text) => [...fold(text)].length < (tree !== "brands" && /^[\x00-\x7f]*$/.test(text) ? 3 : 2);
-  const isTooLong = (text) => Buffer.byteLength(text) > 255; // More than a log may print.
+  const isTooLong = (text) => Buffer.byteLength(text) > 255; // The limit of sellers in logs.
   const values = (keys) => keys.map((key) => tags[key] ?? "");
   const split = (texts) =>
     texts.flatMap((text) => text.split(/;| \/ /))
-      // "Target (USA)": what stands in brackets tells items of the index apart, it is not printed.
+      // "Target (USA)": the brackets distinguish items of the index and are not printed.
       .map((text) => text.replace(/\s*\([^()]*\)\s*$/, ""))
       .map((text) => text.replace(/[\t\r\n"]/g, " ").replace(/ +/g, " ").trim())
       .filter((text) => !isTooShort(text) && !isTooLong(text) && !/^[a-z]+:\S/.test(text)); // "http://…", "cz:dpp"
@@ -141,8 +141,8 @@ const namesOf = ({ displayName, tags, matchNames = [] }, tree) => {
   return { own: [...new Set(own)], hints: [...new Set(hints)].filter((text) => !own.includes(text)) };
 };
 
-// A council runs schools, libraries, car parks and playing fields at once: what it is paid for is a
-// matter of the council. Its light and water are the exception.
+// A council runs schools, libraries, car parks and playing fields, so all payments to it count as
+// government, except for electricity and water.
 const COUNCIL = { category: "government", weight: 41 };
 const COUNCIL_NAME = new RegExp(
   [
@@ -187,8 +187,8 @@ for (const path of Object.keys(nsi).sort()) {
     const isCouncils = tree === "operators" && rule.category !== "utilities" && isCouncil(own[0]);
     const { category, weight } = isCouncils ? COUNCIL : rule;
     const isName = (name) => !generic.some((word) => word.test(name)) || (counts.generic++, false);
-    // A hint weighs half: a shop of that very name is the likelier one. Spellings of hints are
-    // all lower case in the index, so they are shown only when there is no other.
+    // A hint has half the weight: a shop with exactly that name is more likely. The index spells
+    // hints in lower case, so their spelling is used only if there is no other.
     own.filter(isName).forEach((name) => claim(name, 1_000, { category, weight, ...place }));
     hints.filter(isName).forEach((name) => claim(name, 1, { category, weight: weight / 2, ...place }));
   }
@@ -213,7 +213,7 @@ for (const [seller, category, country, why] of table("corrections.tsv", ["seller
 
 // --- Deciding -----------------------------------------------------------------------------------
 
-/** The category of the greatest weight; null when two weigh the same. */
+/** The category with the greatest weight; null for a tie. */
 const heaviest = (claims) => {
   const weight = Math.max(0, ...claims.map((c) => c.weight));
   const categories = new Set(claims.filter((c) => c.weight === weight).map((c) => c.category));
@@ -228,8 +228,8 @@ for (const [key, { spellings, claims }] of sellers) {
   const places = new Map(); // category -> countries
   if (anywhere.category) places.set(anywhere.category, new Set([ANYWHERE]));
   for (const country of new Set(claims.flatMap((c) => [...(c.countries ?? [])]))) {
-    // A seller of the country itself beats one of anywhere that weighs no more, or that is said
-    // not to be in this country.
+    // A seller of this country beats one of everywhere with no greater weight, or one excluded
+    // from this country.
     const here = heaviest(claims.filter((c) => c.countries?.has(country)));
     const elsewhere = heaviest(everywhere.filter((c) => !c.without.has(country)));
     if (!here.weight || here.weight < elsewhere.weight) continue;
@@ -238,8 +238,8 @@ for (const [key, { spellings, claims }] of sellers) {
     if (!places.has(here.category)) places.set(here.category, new Set());
     places.get(here.category).add(country);
   }
-  // The commonest spelling; of equally common ones that with the fewest capitals beyond the first
-  // of each word, so "Boots" rather than "BOOTS" or "boots".
+  // The most frequent spelling; among equally frequent ones the one with the fewest capitals inside
+  // words: "Boots" rather than "BOOTS" or "boots".
   const oddness = (text) => (/\p{Lu}/u.test(text) ? (text.match(/(?<=\p{L})\p{Lu}/gu)?.length ?? 0) : 1_000);
   const [shown] = [...spellings].sort(
     (a, b) => b[1] - a[1] || oddness(a[0]) - oddness(b[0]) || a[0].length - b[0].length || (a[0] < b[0] ? -1 : 1),
