@@ -7,7 +7,7 @@
 pub mod planted;
 
 pub mod error;
-// `limits` may depend on `domain`; `domain` depends on nothing.
+// A bound may rest on what a word means, and a word on nothing below.
 pub mod domain;
 pub mod limits;
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// Shares and thresholds are exact millionths.
 pub const MILLION: i64 = 1_000_000;
 
-/// The origin of a budget.
+/// Where a budget came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BudgetSource {
     /// Set by the user.
@@ -63,7 +63,7 @@ pub struct BudgetTemplate {
 }
 
 impl BudgetTemplate {
-    /// Parses `[[tier]] name, income_from, shares`. Errors name the tier and the category.
+    /// Reads `[[tier]] name, income_from, shares`. Errors name the tier and the category.
     pub fn parse(text: &str, categories: &Categories) -> Result<BudgetTemplate, String> {
         let file: TemplateFile = toml::from_str(text).map_err(|e| e.message().to_string())?;
         let mut tiers = Vec::new();

@@ -49,8 +49,8 @@ impl Categories {
         Categories::parse(include_str!("categories.toml")).expect("the shipped set is valid")
     }
 
-    /// Parses `[[category]] code, name, kind`. Errors: duplicate or malformed codes, no
-    /// `uncategorized`, more than 255 categories.
+    /// Reads `[[category]] code, name, kind`. Errors: duplicate or malformed codes, no
+    /// `uncategorized`, more than 255.
     pub fn parse(text: &str) -> Result<Categories, String> {
         let file: CategoryFile = toml::from_str(text).map_err(|e| e.message().to_string())?;
         let mut sorted = file.category;

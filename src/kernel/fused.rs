@@ -6,7 +6,7 @@
 
 use super::categorize::Decision;
 use super::content::Content;
-use super::keyed::{Key, KeyedSum, KeyedChecksum};
+use super::keyed::{Key, KeyedChecksum, KeyedSum};
 use super::line_sample::LineSample;
 use super::memo::{Known, Memo, SellerKey};
 use super::movement::Movement;

@@ -1,9 +1,9 @@
 //! Aggregation: the movements of one partition to groups, and groups into published groups.
 //!
 //! In: movements in any order; groups sorted by key. Out: groups sorted by key, each key once.
-//! Sorting a cache-sized partition brings equal keys together and yields the published order;
-//! unlike a hash table it cannot be flooded with chosen ids. Packed movements are sorted by radix
-//! sort (Knuth, volume 3, 5.2.5).
+//! Sorting a cache-sized partition brings equal keys together and gives the published order at
+//! once; unlike a hash table it cannot be flooded by chosen ids. Packed movements are sorted digit
+//! by digit (radix sort, Knuth, volume 3, 5.2.5).
 //! Invariant: counts and cents in = counts and cents out; sums are checked.
 
 use super::groups::Groups;
@@ -26,11 +26,12 @@ pub struct Sums {
     pub negative_cents: i128,
 }
 
-/// A sum exceeds the range of DECIMAL(18,2) or BIGINT.
+/// A sum left the range of DECIMAL(18,2) or BIGINT.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overflow;
 
-/// Buffers for sorting packed movements, reused because touched memory is cheaper than new memory.
+/// Where the packed movements of a partition are sorted: memory that was used is cheaper than memory that
+/// is new.
 #[derive(Default)]
 pub struct SortBuffers {
     rows: Vec<u64>,
@@ -44,7 +45,7 @@ impl SortBuffers {
     }
 }
 
-/// Aggregates the movements of a partition; `packing` is their layout. Errors: a sum overflows.
+/// Adds up the movements of a partition; `packing` is how they are packed.
 pub fn sum_up(
     chunks: Vec<Chunk>,
     packing: Option<(Packing, u64)>,
@@ -174,7 +175,7 @@ impl Sums {
         range.map_or(&[], |(_, range)| &self.groups[range])
     }
 
-    /// The sums of both. Errors: a sum overflows.
+    /// The sums of both. Errors: one of them leaves its range.
     pub fn plus(self, other: Sums) -> Result<Sums, Overflow> {
         if self.rows == 0 || other.rows == 0 {
             return Ok(if self.rows == 0 { other } else { self });
@@ -240,7 +241,7 @@ fn sort_by_digit(rows: &[u64], sorted: &mut [u64], shift: u32, bits: u32) {
     }
 }
 
-/// Merges two sorted lists of groups and adds those of equal keys. Errors: a sum overflows.
+/// Merges two sorted lists of groups, adding up the shares of equal keys.
 pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overflow> {
     let mut merged = Vec::with_capacity(opening.len() + movements.len());
     merge_into(&mut merged, opening, movements)?;
@@ -278,10 +279,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    type Row = (u64, u32, u8, i64);
+    type Told = (u64, u32, u8, i64);
     type Sum = ((u32, u64, u8), (i64, u64));
 
-    fn expected(rows: &[Row]) -> BTreeMap<(u32, u64, u8), (i64, u64)> {
+    fn told_slowly(rows: &[Told]) -> BTreeMap<(u32, u64, u8), (i64, u64)> {
         let mut groups = BTreeMap::new();
         for &(user, month, category, cents) in rows {
             let group = groups.entry((month, user, category)).or_insert((0, 0));
@@ -291,7 +292,7 @@ mod tests {
     }
 
     /// Aggregates rows through a scatter, packed by a sample of the first `sampled` rows.
-    fn summed(rows: &[Row], sampled: usize) -> Sums {
+    fn summed(rows: &[Told], sampled: usize) -> Sums {
         let mut sample = Sample::default();
         rows.iter().take(sampled).for_each(|row| sample.add(row.0, row.1, row.3));
         let partitioner = Partitioner::from_sample(sample, 1, 200);
@@ -316,7 +317,7 @@ mod tests {
         spends.map(|(m, s)| ((m, s.user_id, s.category.0), (s.amount_cents, s.transaction_count))).collect()
     }
 
-    fn rows() -> impl Strategy<Value = Vec<Row>> {
+    fn rows() -> impl Strategy<Value = Vec<Told>> {
         proptest::collection::vec((0u64..5, 0u32..3, 0u8..4, -1000i64..1000), 0..60)
     }
 
@@ -328,13 +329,13 @@ mod tests {
             prop_assert_eq!(one.positive_cents + one.negative_cents, first.iter().map(|r| i128::from(r.3)).sum::<i128>());
             let other = summed(&second, sampled);
             let merged = merge(one.of_month(1), other.of_month(1)).unwrap();
-            let both: Vec<Row> = first.iter().chain(&second).copied().collect();
-            let of_month: Vec<Row> = both.iter().copied().filter(|r| r.1 == 1).collect();
-            prop_assert_eq!(flat(&[(1, Groups::of(merged))]), expected(&of_month).into_iter().collect::<Vec<_>>());
+            let both: Vec<Told> = first.iter().chain(&second).copied().collect();
+            let of_month: Vec<Told> = both.iter().copied().filter(|r| r.1 == 1).collect();
+            prop_assert_eq!(flat(&[(1, Groups::of(merged))]), told_slowly(&of_month).into_iter().collect::<Vec<_>>());
             let (one_alone, sum) = (summed(&first, sampled), one.plus(other).unwrap());
             prop_assert_eq!(sum.rows, both.len() as u64);
-            prop_assert_eq!(flat(&sum.into_months()), expected(&both).into_iter().collect::<Vec<_>>());
-            prop_assert_eq!(flat(&one_alone.into_months()), expected(&first).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(flat(&sum.into_months()), told_slowly(&both).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(flat(&one_alone.into_months()), told_slowly(&first).into_iter().collect::<Vec<_>>());
         }
     }
 
@@ -359,12 +360,12 @@ mod tests {
                 let (month, category) = (random() % u64::from(months), random() % u64::from(categories));
                 (user, month as u32, category as u8, (random() % 2001) as i64 - 1000)
             };
-            let rows: Vec<Row> = (0..3 * RADIX_ROWS_MIN).map(row).collect();
+            let rows: Vec<Told> = (0..3 * RADIX_ROWS_MIN).map(row).collect();
             let sums = summed(&rows, sampled);
             prop_assert_eq!(sums.rows, rows.len() as u64);
             let positive: i128 = rows.iter().map(|r| i128::from(r.3.max(0))).sum();
             prop_assert_eq!(sums.positive_cents, positive);
-            prop_assert_eq!(flat(&sums.into_months()), expected(&rows).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
         }
     }
 
@@ -376,14 +377,14 @@ mod tests {
             let cents = if n % 2 == 0 { AMOUNT_CENTS_MAX } else { 7 - AMOUNT_CENTS_MAX };
             (n as u64 % 5, 1, (n % 3) as u8, cents)
         };
-        let rows: Vec<Row> = (0..count).map(row).collect();
+        let rows: Vec<Told> = (0..count).map(row).collect();
         let sums = summed(&rows, 3000);
         assert_eq!(sums.rows, count as u64);
-        assert_eq!(flat(&sums.into_months()), expected(&rows).into_iter().collect::<Vec<_>>());
+        assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_sum_beyond_the_decimal_range_is_an_error() {
+    fn a_sum_that_no_decimal_holds_is_an_error() {
         let near = Spend {
             user_id: 1,
             category: CategoryId(0),
