@@ -7,6 +7,7 @@
 pub mod planted;
 
 pub mod error;
+pub mod files;
 // A bound may rest on what a word means, and a word on nothing below.
 pub mod domain;
 pub mod limits;

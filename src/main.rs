@@ -51,7 +51,7 @@ fn dispatch(command: &Command) -> Result<(String, u8)> {
         Command::History(args) => history::run(args).map(|text| (text, 0)),
         Command::Rejects(args) => history::rejects(args).map(|()| (String::new(), 0)),
         Command::Audit(args) => audit::run(args),
-        Command::Gc(args) => gc::run(args).map(|text| (text, 0)),
+        Command::Gc(args) => gc::run(args),
         Command::Score(args) => score::run(args).map(|text| (text, 0)),
         Command::Generate(args) => make(args).map(|text| (text, 0)),
         Command::Schema { dataset: None } => {

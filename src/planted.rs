@@ -113,6 +113,24 @@ bugs! {
     GcTakesNamed,
     /// Cleaning up deletes without taking the version first.
     GcTakesNoVersion,
+    /// Cleaning up follows links, and deletes what lies where they lead.
+    GcFollowsLinks,
+    /// Cleaning up takes the names in a log as they are written, escaped or not.
+    GcNamesNotDecoded,
+    /// Cleaning up takes files that no run can have written.
+    GcTakesUnknown,
+    /// Cleaning up believes the clock of its process.
+    GcBelievesProcess,
+    /// Cleaning up believes the clock of whoever made a commit.
+    GcBelievesWriter,
+    /// Cleaning up ends where a table of others cannot be read.
+    GcMindsNeighbours,
+    /// A pipe is opened like a file, and waited for.
+    PipeOpened,
+    /// A lock that is a link is created where it leads.
+    LockLinkFollowed,
+    /// What is written follows links out of the lake.
+    PutFollowsLinks,
     /// An audit does not hold parts to their checksums.
     AuditBlind,
     /// Links among the logs are followed.

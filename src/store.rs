@@ -8,11 +8,12 @@ mod folder;
 mod local;
 mod whole;
 
-pub use folder::Odd;
+pub use folder::{Children, Contents, Odd, Staged};
 
 use crate::error::{Error, Kind, Result, without_credentials};
 use crate::planted::Bug;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use local::SyncedLocal;
 use object_store::path::Path;
@@ -118,7 +119,7 @@ impl Place {
         let absolute = resolved(std::path::Path::new(path)).map_err(|e| unfit(e.to_string()))?;
         let parsed = Path::from_absolute_path(&absolute).map_err(|e| unfit(e.to_string()))?;
         let url = Url::from_directory_path(&absolute).map_err(|()| unfit("not a path".into()))?;
-        let store = Arc::new(SyncedLocal::default());
+        let store = Arc::new(SyncedLocal::below(absolute));
         Ok(Place { store, path: parsed, shown: shown.to_string(), url })
     }
 
@@ -258,12 +259,26 @@ impl Place {
 
     /// The place of an object that was listed below this one.
     pub fn at(&self, meta: &ObjectMeta) -> Place {
-        let below = meta.location.as_ref().strip_prefix(self.path.as_ref());
+        self.at_path(meta.location.clone())
+    }
+
+    fn at_path(&self, path: Path) -> Place {
+        let below = path.as_ref().strip_prefix(self.path.as_ref());
         let shown = below.map_or_else(
-            || meta.location.to_string(),
+            || path.to_string(),
             |below| format!("{}/{}", self.shown.trim_end_matches('/'), below.trim_start_matches('/')),
         );
-        Place { path: meta.location.clone(), shown, ..self.clone() }
+        Place { path, shown, ..self.clone() }
+    }
+
+    /// The time by the clock of the store, which stamps what is written to it. Writes the object anew.
+    pub fn store_time(&self) -> Result<DateTime<Utc>> {
+        let stamped = async {
+            self.store.put(&self.path, Bytes::from_static(b"clock").into()).await?;
+            self.store.head(&self.path).await
+        };
+        let stamped = wait(stamped).map_err(|e| cannot_write(e.into()).at(&self.shown))?;
+        Ok(stamped.last_modified)
     }
 
     /// Deletes the object, if it is there.

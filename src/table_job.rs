@@ -4,6 +4,7 @@
 //! its table. Invariant: a reader sees the table as it was or as the job says, never half.
 
 use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::input::reference;
 use crate::job::spec::{JobKind, Spec};
 use crate::kernel::{self, votes::VoteRules};
@@ -103,12 +104,12 @@ const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 pub fn question(spec: &Spec) -> Result<(String, String)> {
     let file = spec.folder.join(spec.query.as_deref().unwrap_or_default());
     let shown = file.display().to_string();
-    match std::fs::read_to_string(&file) {
+    match files::read_text(&file) {
         Ok(sql) => Ok((sql, shown)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Error::new(Kind::NotFound, "there is no such query file").at(&shown))
         }
-        Err(e) => Err(Error::from(e).at(&shown)),
+        Err(e) => Err(files::failure(e).at(&shown)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[&str] = &[
     "planted",
     "error",
+    "files",
     "domain",
     "limits",
     "job",

@@ -6,7 +6,8 @@
 //! removed.
 
 use crate::engine::format::to_line;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::generate::Generated;
 use crate::job::cli::ReportForm;
 use crate::job::spec::Spec;
@@ -15,7 +16,6 @@ use crate::report::{Report, Seconds, grouped, proc_bytes, size};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::fs::File;
 use std::path::Path;
 
 #[derive(Clone, Debug, Serialize)]
@@ -237,8 +237,8 @@ fn sha256_of_logs(made: &Generated, data: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     for name in names {
         let path = data.join(name);
-        let copied = File::open(&path).and_then(|mut log| std::io::copy(&mut log, &mut hasher));
-        copied.map_err(|e| Error::from(e).at(path.display()))?;
+        let copied = files::open(&path).and_then(|mut log| std::io::copy(&mut log, &mut hasher));
+        copied.map_err(|e| files::failure(e).at(path.display()))?;
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

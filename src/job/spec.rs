@@ -7,6 +7,7 @@
 use super::sections::{Alerts, Bench, BudgetRules, Deliver, Input, Limits, Output, Recommend, Smtp, Votes};
 use super::values::OneOrMore;
 use crate::error::{Error, Kind, Result, shown};
+use crate::files;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -154,7 +155,7 @@ impl Spec {
     /// Reads a job file and applies `--set` overrides, which win.
     pub fn load(file: &Path, sets: &[String]) -> Result<Spec> {
         let shown = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|error| match error.kind() {
+        let text = files::read_text(file).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::new(Kind::NotFound, "there is no such job file").at(&shown)
             }

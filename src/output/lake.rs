@@ -15,6 +15,7 @@ use super::table::Table;
 use crate::domain::month::Month;
 use crate::engine::raw::RAW_TRANSACTIONS;
 use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::input::alerts::AlertHistory;
 use crate::input::ledger::Ledger;
 use crate::input::published::{PartFile, PublishedPart};
@@ -121,11 +122,9 @@ impl Lake {
         if Bug::LockIgnored.is_planted() {
             return Ok(Lock(None));
         }
-        let Ok(folder) = self.place.url.to_file_path() else { return Ok(Lock(None)) };
+        let Ok(root) = self.place.url.to_file_path() else { return Ok(Lock(None)) };
         let at = |e: std::io::Error| Error::from(e).at(&self.place.shown);
-        let folder = folder.join("_runs");
-        std::fs::create_dir_all(&folder).map_err(at)?;
-        let file = File::options().create(true).append(true).open(folder.join(name)).map_err(at)?;
+        let file = files::open_lock(&root, "_runs", name)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(Some(file))),
             Err(std::fs::TryLockError::WouldBlock) => {

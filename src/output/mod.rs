@@ -12,6 +12,7 @@ pub mod lake;
 pub mod line_samples;
 pub mod manifest;
 pub mod monthly;
+pub mod names;
 pub mod part;
 pub mod recommendations;
 pub mod rejects;

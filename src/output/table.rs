@@ -4,6 +4,7 @@
 //! of a version.
 //! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here.
 
+use super::names::vector_file;
 use crate::error::{Error, Kind, Result, is_refusal, without_answer};
 use crate::input::published::PartFile;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -179,6 +180,7 @@ impl Table {
         let mut commit = Commit::default();
         for line in log.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             let line: Line = serde_json::from_slice(line).map_err(|_| broken())?;
+            commit.named.extend(line.names());
             commit.added.extend(line.add.map(|part| part.path));
             commit.removed.extend(line.remove.map(|part| part.path));
             let Some(info) = line.commit_info else { continue };
@@ -235,11 +237,34 @@ struct Line {
     commit_info: Option<Map<String, Value>>,
     add: Option<NamedPart>,
     remove: Option<NamedPart>,
+    /// A file with the changes of a commit, for those who follow a table.
+    cdc: Option<NamedPart>,
 }
 
 #[derive(Deserialize)]
 struct NamedPart {
     path: String,
+    #[serde(rename = "deletionVector")]
+    vector: Option<Vector>,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    #[serde(rename = "storageType")]
+    storage: String,
+    #[serde(rename = "pathOrInlineDv")]
+    text: String,
+}
+
+impl Line {
+    /// All files that it names.
+    fn names(&self) -> Vec<String> {
+        let parts = [&self.add, &self.remove, &self.cdc].into_iter().flatten();
+        let vector = |part: &NamedPart| {
+            part.vector.as_ref().and_then(|vector| vector_file(&vector.storage, &vector.text))
+        };
+        parts.flat_map(|part| [Some(part.path.clone()), vector(part)]).flatten().collect()
+    }
 }
 
 /// What a commit of the log says.
@@ -252,6 +277,8 @@ pub struct Commit {
     /// Paths below the table.
     pub added: Vec<String>,
     pub removed: Vec<String>,
+    /// All files that it names, as it writes them.
+    pub named: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -339,6 +366,8 @@ pub(super) fn from_delta(error: DeltaTableError) -> Error {
             let text = other.to_string();
             let kind = match text.contains("interacting with object store") {
                 true if is_refusal(&text) || text.contains("lacked") => Kind::Credentials,
+                // A pipe, a device, or a file where a folder has to be.
+                true if text.contains("Operation not supported") => Kind::Unfit,
                 true => Kind::Temporary,
                 false => Kind::Unfit,
             };

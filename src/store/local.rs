@@ -2,27 +2,41 @@
 //!
 //! In: objects. Out: files. Invariant: every object is synced before it gets its name, and its name and
 //! its folder's before the put returns; without all of it, a power cut leaves commits gone or empty.
+//! Only plain files are read, and below its root nothing is written or deleted through a link.
 
+use crate::files::{self, NotPlain, Odd};
 use crate::planted::Bug;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
 };
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Write;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{self, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
 
 /// The local file system, synced.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SyncedLocal {
     inner: LocalFileSystem,
+    /// Links above it were resolved; below it none is followed but for reading.
+    root: PathBuf,
+}
+
+impl SyncedLocal {
+    pub(super) fn below(root: PathBuf) -> SyncedLocal {
+        SyncedLocal { inner: LocalFileSystem::new(), root }
+    }
 }
 
 impl fmt::Display for SyncedLocal {
@@ -33,18 +47,95 @@ impl fmt::Display for SyncedLocal {
 
 /// Listings of the inner store skip names that end in `#` and digits.
 const STAGED_SUFFIX: &str = "#0";
+const STAGED_PREFIX: &str = ".tmp";
+
+/// Whether a put of this program has made a file of this name, on the way to its own.
+pub(super) fn is_staged_by_us(name: &str) -> bool {
+    let random = name.strip_prefix(STAGED_PREFIX).and_then(|name| name.strip_suffix(STAGED_SUFFIX));
+    random.is_some_and(|random| !random.is_empty() && random.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// A file as an object. The tag is that of the library's own local store: ledgers remember it.
+pub(super) fn description(metadata: &Metadata, location: Path) -> std::io::Result<ObjectMeta> {
+    let modified = metadata.modified()?;
+    let micros = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let e_tag = Some(format!("{:x}-{micros:x}-{:x}", metadata.ino(), metadata.len()));
+    Ok(ObjectMeta { location, last_modified: modified.into(), size: metadata.len(), e_tag, version: None })
+}
+
+fn failed(source: std::io::Error, path: &path::Path) -> Error {
+    let named = || path.display().to_string();
+    match (NotPlain::behind(&source), source.kind()) {
+        (Some(refused), _) if refused.odd != Odd::Folder => {
+            Error::NotSupported { source: refused.named().into() }
+        }
+        // A folder is no object.
+        (Some(_), _) | (None, std::io::ErrorKind::NotFound) => {
+            Error::NotFound { path: named(), source: source.into() }
+        }
+        (None, std::io::ErrorKind::NotADirectory) => {
+            let is_in_the_way = |above: &&path::Path| above.exists() && !above.is_dir();
+            let above = path.ancestors().skip(1).find(is_in_the_way).unwrap_or(path);
+            let what = format!("{}: it is no folder, and has to be one: move it away", above.display());
+            Error::NotSupported { source: what.into() }
+        }
+        _ => Error::Generic { store: "local files", source: source.into() },
+    }
+}
+
+fn get(path: PathBuf, location: Path, options: &GetOptions) -> object_store::Result<GetResult> {
+    let file = files::open(&path).map_err(|e| failed(e, &path))?;
+    let meta = file.metadata().and_then(|metadata| description(&metadata, location));
+    let meta = meta.map_err(|e| failed(e, &path))?;
+    options.check_preconditions(&meta)?;
+    let range = match &options.range {
+        None => 0..meta.size,
+        Some(range) => {
+            let range = range.as_range(meta.size);
+            range.map_err(|e| Error::Generic { store: "local files", source: e.into() })?
+        }
+    };
+    Ok(GetResult { payload: GetResultPayload::File(file, path), attributes: Default::default(), range, meta })
+}
+
+fn get_ranges(path: &path::Path, ranges: &[Range<u64>]) -> std::io::Result<Vec<Bytes>> {
+    let file = files::open(path)?;
+    let bytes_of = |range: &Range<u64>| {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes.into())
+    };
+    ranges.iter().map(bytes_of).collect()
+}
 
 /// Input or output failed, by POSIX.
 const EIO: i32 = 5;
 
+/// As many files as the library's own local store deletes at once.
+const DELETES_AT_ONCE: usize = 10;
+
+/// Deletes a file, which is reached from the root, if it lies below it.
+fn delete(root: &path::Path, target: &path::Path) -> std::io::Result<()> {
+    match (target.strip_prefix(root), target.parent(), target.file_name()) {
+        (Ok(below), _, _) if !below.as_os_str().is_empty() => files::remove(root, below),
+        (_, Some(folder), Some(name)) => files::remove(folder, name.as_ref()),
+        _ => Err(std::io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 /// Writes the object beside its place, syncs it, names it, and syncs the directory.
-fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io::Result<()> {
+fn put_synced(
+    root: &path::Path,
+    target: &path::Path,
+    payload: &PutPayload,
+    mode: &PutMode,
+) -> std::io::Result<()> {
     let directory = target.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
+    files::expect_no_links(root, directory)?;
     create_synced_directory(directory)?;
     let mut staging = tempfile::Builder::new();
-    staging.suffix(STAGED_SUFFIX);
+    staging.prefix(STAGED_PREFIX).suffix(STAGED_SUFFIX);
     // Temporary files are private; objects are what other files of this user are.
-    #[cfg(unix)]
     staging.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut staged = staging.tempfile_in(directory)?;
     payload.iter().try_for_each(|bytes| staged.write_all(bytes))?;
@@ -53,13 +144,16 @@ fn put_synced(target: PathBuf, payload: &PutPayload, mode: &PutMode) -> std::io:
     }
     match mode {
         PutMode::Create => {
-            if let Err(error) = staged.persist_noclobber(&target) {
+            if let Err(error) = staged.persist_noclobber(target) {
                 // The name that is there may be our own, made before a sync that failed.
                 File::open(directory)?.sync_all()?;
+                if error.error.kind() == std::io::ErrorKind::AlreadyExists {
+                    files::refuse_what_is_not_plain(target)?;
+                }
                 return Err(error.error);
             }
         }
-        _ => drop(staged.persist(&target)?),
+        _ => drop(staged.persist(target)?),
     }
     if Bug::NameNotSynced.is_planted() {
         return Ok(());
@@ -110,22 +204,22 @@ fn knows_no_syncing(error: &std::io::Error) -> bool {
 }
 
 async fn put_in_background(
+    root: PathBuf,
     target: PathBuf,
     path: String,
     payload: PutPayload,
     mode: PutMode,
 ) -> object_store::Result<PutResult> {
-    let put = tokio::task::spawn_blocking(move || put_synced(target, &payload, &mode)).await?;
+    let put = tokio::task::spawn_blocking(move || put_synced(&root, &target, &payload, &mode)).await?;
     // A disk that fails while it is written is for its owner to mend, like one that is full.
     let mended = |source: std::io::Error| match source.raw_os_error() {
         Some(EIO) => std::io::Error::new(std::io::ErrorKind::StorageFull, source),
         _ => source,
     };
-    let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            object_store::Error::AlreadyExists { path, source: source.into() }
-        }
-        _ => object_store::Error::Generic { store: "local files", source: source.into() },
+    let failed = |source: std::io::Error| match (NotPlain::behind(&source), source.kind()) {
+        (Some(refused), _) => Error::NotSupported { source: refused.named().into() },
+        (_, std::io::ErrorKind::AlreadyExists) => Error::AlreadyExists { path, source: source.into() },
+        _ => Error::Generic { store: "local files", source: source.into() },
     };
     put.map_err(mended).map_err(failed)?;
     Ok(PutResult { e_tag: None, version: None })
@@ -134,6 +228,7 @@ async fn put_in_background(
 /// A multipart upload that is synced like a put.
 #[derive(Debug)]
 struct SyncedUpload {
+    root: PathBuf,
     target: PathBuf,
     path: String,
     bytes: Vec<u8>,
@@ -148,7 +243,8 @@ impl MultipartUpload for SyncedUpload {
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {
         let bytes = std::mem::take(&mut self.bytes);
-        put_in_background(self.target.clone(), self.path.clone(), bytes.into(), PutMode::Overwrite).await
+        let (root, target, path) = (self.root.clone(), self.target.clone(), self.path.clone());
+        put_in_background(root, target, path, bytes.into(), PutMode::Overwrite).await
     }
 
     async fn abort(&mut self) -> object_store::Result<()> {
@@ -166,7 +262,7 @@ impl ObjectStore for SyncedLocal {
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
         let target = self.inner.path_to_filesystem(location)?;
-        put_in_background(target, location.to_string(), payload, options.mode).await
+        put_in_background(self.root.clone(), target, location.to_string(), payload, options.mode).await
     }
 
     async fn put_multipart_opts(
@@ -177,11 +273,13 @@ impl ObjectStore for SyncedLocal {
         // Only checkpoints outgrow one put here; they are held whole, to be synced like the rest.
         let _ = options;
         let target = self.inner.path_to_filesystem(location)?;
-        Ok(Box::new(SyncedUpload { target, path: location.to_string(), bytes: Vec::new() }))
+        let (root, path) = (self.root.clone(), location.to_string());
+        Ok(Box::new(SyncedUpload { root, target, path, bytes: Vec::new() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, options).await
+        let (path, location) = (self.inner.path_to_filesystem(location)?, location.clone());
+        tokio::task::spawn_blocking(move || get(path, location, &options)).await?
     }
 
     async fn get_ranges(
@@ -189,14 +287,26 @@ impl ObjectStore for SyncedLocal {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> object_store::Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
+        let (path, ranges) = (self.inner.path_to_filesystem(location)?, ranges.to_vec());
+        let read = move || get_ranges(&path, &ranges).map_err(|e| failed(e, &path));
+        tokio::task::spawn_blocking(read).await?
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
+        let root = self.root.clone();
+        let delete = move |location: object_store::Result<Path>| {
+            let root = root.clone();
+            async move {
+                let location = location?;
+                let target = LocalFileSystem::new().path_to_filesystem(&location)?;
+                let deleted = move || delete(&root, &target).map_err(|e| failed(e, &target));
+                tokio::task::spawn_blocking(deleted).await?.map(|()| location)
+            }
+        };
+        locations.map(delete).buffered(DELETES_AT_ONCE).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {

@@ -75,6 +75,8 @@ struct State {
     operations: AtomicUsize,
     late: Mutex<Vec<(Path, PutPayload, PutMode)>>,
     today: AtomicI64,
+    /// How far the clock of the store is ahead.
+    ahead_millis: AtomicI64,
     /// The day on which an object was written.
     written: Mutex<BTreeMap<Path, i64>>,
 }
@@ -118,6 +120,7 @@ impl Faults {
             operations: AtomicUsize::new(0),
             late: Mutex::default(),
             today: AtomicI64::new(today),
+            ahead_millis: AtomicI64::new(0),
             written: Mutex::new(written),
         };
         Faults(Arc::new(state), Whose::Program)
@@ -156,6 +159,11 @@ impl Faults {
         self.0.today.fetch_add(days, Ordering::SeqCst);
     }
 
+    /// From now on the clock of the store is ahead of that of the machine.
+    pub fn set_clock(&self, ahead: chrono::TimeDelta) {
+        self.0.ahead_millis.store(ahead.num_milliseconds(), Ordering::SeqCst);
+    }
+
     async fn fate(&self, operation: Operation, path: &str) -> Fate {
         if self.1 == Whose::Reader {
             return Fate::Served;
@@ -182,7 +190,8 @@ impl Faults {
     }
 
     fn aged(&self, mut meta: ObjectMeta) -> ObjectMeta {
-        meta.last_modified -= chrono::TimeDelta::milliseconds(self.age_millis(&meta.location));
+        let ahead_millis = self.0.ahead_millis.load(Ordering::SeqCst);
+        meta.last_modified += chrono::TimeDelta::milliseconds(ahead_millis - self.age_millis(&meta.location));
         meta
     }
 

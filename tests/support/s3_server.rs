@@ -4,6 +4,7 @@
 //! Invariant: the server is real, and answers signed requests only; of many that create one name, one does.
 //! The bodies of objects are sent from here, in larger pieces than it would.
 
+use chrono::{DateTime, TimeDelta};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request};
@@ -34,6 +35,11 @@ pub fn environment(endpoint: &str) -> [(&'static str, &str); 5] {
 
 /// Serves a folder, whose folders are buckets, until the process ends. Out: the endpoint.
 pub fn serve(folder: &Path) -> String {
+    serve_ahead(folder, TimeDelta::zero())
+}
+
+/// The same, with a clock that is ahead of this machine's by some time.
+pub fn serve_ahead(folder: &Path, ahead: TimeDelta) -> String {
     let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
     builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
     let (service, turn, folder) = (builder.build(), Arc::new(Mutex::new(())), folder.to_path_buf());
@@ -55,7 +61,7 @@ pub fn serve(folder: &Path) -> String {
                     async move {
                         let is_object = request.method() == Method::GET && request.uri().query().is_none();
                         let path = request.uri().path().to_string();
-                        let answer = answer(service, turn, request).await?;
+                        let answer = dated(answer(service, turn, request).await?, ahead);
                         let in_large_pieces = |answer| in_large_pieces(answer, &folder, &path);
                         Ok::<_, HttpError>(if is_object { in_large_pieces(answer) } else { answer })
                     }
@@ -91,6 +97,17 @@ async fn answer(
         service.call(request).await
     };
     tokio::spawn(create).await.map_err(|error| HttpError::new(error.into()))?
+}
+
+/// The answer, with the time of its object by the server's clock.
+fn dated(mut answer: HttpResponse, ahead: TimeDelta) -> HttpResponse {
+    let text = answer.headers().get("last-modified").and_then(|text| text.to_str().ok());
+    let time = text.and_then(|text| DateTime::parse_from_rfc2822(text).ok());
+    if let Some(time) = time.filter(|_| !ahead.is_zero()) {
+        let dated = (time + ahead).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        answer.headers_mut().insert("last-modified", dated.parse().unwrap());
+    }
+    answer
 }
 
 const PIECE_BYTES: usize = 256 * 1024;

@@ -162,7 +162,7 @@ impl Shop {
     pub fn run(&self, wish: &Wish) -> (u8, String) {
         let code = match wish {
             Wish::Run(asked) => publish(&self.spec, asked, &Tuning::new(1, 1 << 28)).map(|(_, code)| code),
-            Wish::CleanUp => gc::run(&GcArgs { lake: LAKE.into(), dry_run: false }).map(|_| 0),
+            Wish::CleanUp => gc::run(&GcArgs { lake: LAKE.into(), dry_run: false }).map(|(_, code)| code),
         };
         code.map_or_else(|error| (error.kind.exit_code(), error.to_string()), |code| (code, String::new()))
     }
