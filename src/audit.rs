@@ -5,6 +5,7 @@
 //! and raw logs, each read anew; of the way a run computes it uses the parser alone.
 
 mod books;
+mod followers;
 mod raw;
 
 use crate::domain::money::format_cents;

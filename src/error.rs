@@ -89,6 +89,15 @@ impl Error {
         self
     }
 
+    /// Puts what the place lies in before it: a table is named within its lake.
+    pub fn below(mut self, outer: impl fmt::Display) -> Error {
+        self.place = Some(match self.place.take() {
+            Some(place) => format!("{outer}/{place}"),
+            None => outer.to_string(),
+        });
+        self
+    }
+
     /// Says what to do. An inner advice, which is more precise, is kept.
     pub fn advise(mut self, advice: impl Into<String>) -> Error {
         self.advice.get_or_insert_with(|| advice.into());

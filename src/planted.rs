@@ -133,6 +133,18 @@ bugs! {
     PutFollowsLinks,
     /// An audit does not hold parts to their checksums.
     AuditBlind,
+    /// What a table demands of its readers and writers is not looked at.
+    FeaturesIgnored,
+    /// The parts that a commit comes to are not held to what was intended.
+    CommitNotHeld,
+    /// The tables that follow are not held to the manifests of earlier runs.
+    FollowersNotHeld,
+    /// A part is committed to a table that follows without a look whether it is there.
+    GonePartCommitted,
+    /// A log is believed to be whole however its first commit is numbered.
+    GapOverlooked,
+    /// Brackets in a log may nest as deep as they like.
+    NestingUnbounded,
     /// Links among the logs are followed.
     LinksFollowed,
     /// Entries that are no logs are passed over in silence.

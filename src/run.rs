@@ -18,7 +18,7 @@ use crate::job::cli::{ReportForm, RunArgs};
 use crate::job::spec::{JobKind, Spec};
 use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::crowd;
-use crate::output::lake::Lake;
+use crate::output::lake::{Lake, Losses};
 use crate::planted::Bug;
 use crate::progress::Progress;
 use crate::recommend;
@@ -100,7 +100,7 @@ pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u
         let head = lake.head_or_create()?;
         head.fits(spec)?;
         lake.fits(spec)?;
-        follow(&lake)?;
+        follow(&lake, asked)?;
         report.table_version = head.table.version();
         let limit = spec.limits.rejects_max_ratio.0;
         let mut plan = Plan::new(listing.clone(), &head.ledger, limit, &duplicates);
@@ -155,8 +155,11 @@ pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u
 }
 
 /// The other tables follow up to the head before its alerts are read, also after a lost race.
-fn follow(lake: &Lake) -> Result<()> {
-    if Bug::CatchUpSkipped.is_planted() { Ok(()) } else { lake.catch_up() }
+fn follow(lake: &Lake, asked: &Asked) -> Result<()> {
+    // Counting months anew is the way out where parts of them are lost.
+    let is_recount = asked.rebuild.is_some() || !asked.restate.is_empty();
+    let losses = if is_recount { Losses::Accepted } else { Losses::Refused };
+    if Bug::CatchUpSkipped.is_planted() { Ok(()) } else { lake.catch_up_with(losses) }
 }
 
 impl Asked {

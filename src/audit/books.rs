@@ -5,6 +5,7 @@
 //! closing of the newest.
 
 use super::Audit;
+use super::followers::Followed;
 use crate::domain::category::Categories;
 use crate::domain::month::Month;
 use crate::error::Result;
@@ -33,12 +34,16 @@ pub(super) struct Books {
     /// The paths that make up the version.
     present: BTreeSet<String>,
     categories: Option<Categories>,
+    /// What runs have written for the tables that follow.
+    pub(super) followed: Followed,
+    /// Versions of `monthly_spending`.
+    pub(super) versions: u64,
 }
 
 impl Books {
     /// Walks all commits, from the first to that of `table`.
     pub fn walk(lake: &Lake, table: &Table, audit: &mut Audit) -> Result<Books> {
-        let mut books = Books::default();
+        let mut books = Books { versions: table.version(), ..Books::default() };
         for version in 1..=table.version() {
             let place = format!("{MONTHLY_SPENDING} version {version}");
             let Some(commit) = wait(table.logged(version))? else {
@@ -49,7 +54,10 @@ impl Books {
             let manifest = wait(lake.manifest(table, version));
             let Some(manifest) = audit.take(&place, manifest)? else { continue };
             match manifest {
-                Some(manifest) => books.take_run(lake, &place, &commit, manifest, audit)?,
+                Some(manifest) => {
+                    books.followed.take_run(version, &manifest);
+                    books.take_run(lake, &place, &commit, manifest, audit)?;
+                }
                 None if commit.added.is_empty() && commit.removed.is_empty() => {}
                 None => audit.changed(&place, "another program has replaced parts"),
             }
@@ -205,20 +213,8 @@ impl Books {
         Ok(())
     }
 
-    /// Reads the parts of the tables that follow.
-    pub fn hold_followers(&self, lake: &Lake, audit: &mut Audit) -> Result<()> {
-        for name in [BUDGET_ALERTS, TRANSACTIONS] {
-            let Some(table) = lake.table(name)? else { continue };
-            for file in table.files()? {
-                audit.parts += 1;
-                self.bytes(lake, name, &file, audit)?;
-            }
-        }
-        Ok(())
-    }
-
     /// A part, held to the checksum in the manifest that named it.
-    fn bytes(
+    pub(super) fn bytes(
         &self,
         lake: &Lake,
         table: &'static str,

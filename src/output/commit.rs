@@ -6,7 +6,7 @@
 //! became is read back from the log, never guessed from an error, and nothing is deleted.
 
 use super::lake::APPLICATION;
-use super::table::{ATTEMPTS, MONTH, RUN_ID, Table, from_delta, pause_before, rows_of};
+use super::table::{ATTEMPTS, MONTH, RUN_ID, Table, from_delta, log_store, pause_before, rows_of};
 use crate::error::{Error, Kind, Result};
 use crate::input::published::PartFile;
 use crate::planted::Bug;
@@ -20,6 +20,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, PutMode};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// What a commit says about the run that made it.
 #[derive(Clone, Debug)]
@@ -63,12 +64,92 @@ impl Table {
     pub async fn commit(&self, add: &[PartFile], remove: &[PartFile], info: &CommitInfo) -> Result<Outcome> {
         // Delta records the version of an application and leaves the check to its writers.
         let done = self.application_version(&info.application).await?;
-        if done.is_some_and(|done| done >= info.application_version) {
-            return Ok(Outcome::Lost { winner: None });
+        match done.filter(|done| *done >= info.application_version) {
+            None => {}
+            // Where an application counts the table's own versions, none can be ahead of the table.
+            Some(done) if info.application_version - 1 == self.version() as i64 => {
+                return Err(self.impossible(&info.application, done));
+            }
+            Some(_) => return Ok(Outcome::Lost { winner: None }),
         }
+        self.expect_writable()?;
         self.check_parts(add, remove).map_err(|e| e.at(&self.name))?;
         let body = self.commit_body(add, remove, info).await?;
-        self.publish(body, &info.run_id).await
+        let intended = self.intended(add, remove)?;
+        let bytes = body.len() as u64;
+        self.hold(bytes, Some(body.clone()), &intended).await?;
+        let outcome = self.publish(body, &info.run_id).await?;
+        if let Outcome::Committed { version } = outcome {
+            self.hold_published(version, bytes, &intended).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// The paths of the next version, sorted.
+    fn intended(&self, add: &[PartFile], remove: &[PartFile]) -> Result<Vec<String>> {
+        let removed: BTreeSet<&str> = remove.iter().map(|part| part.path.as_str()).collect();
+        let kept = self.files()?.into_iter().map(|part| part.path);
+        let kept = kept.filter(|path| !removed.contains(path.as_str()));
+        let mut intended: Vec<String> = kept.chain(add.iter().map(|part| part.path.clone())).collect();
+        intended.sort();
+        Ok(intended)
+    }
+
+    /// Holds the files of the next version to what is intended, as a reader will see them: a `remove`
+    /// counts for a part only if it names it as its `add` did. Errors before anything was sent.
+    async fn hold(&self, bytes: u64, body: Option<Bytes>, intended: &[String]) -> Result<()> {
+        if Bug::CommitNotHeld.is_planted() {
+            return Ok(());
+        }
+        match self.with_commit(bytes, body).await? == intended {
+            true => Ok(()),
+            false => {
+                let what = "a part of it is listed in a form that cannot be replaced; nothing was published";
+                let error = Error::unfit(what).at(&self.name);
+                Err(error.advise("have the program that wrote the part write it again, or restore the table"))
+            }
+        }
+    }
+
+    /// Reads the commit back and holds what it comes to. It stands, whatever this finds.
+    async fn hold_published(&self, version: u64, bytes: u64, intended: &[String]) -> Result<()> {
+        if Bug::CommitNotHeld.is_planted() {
+            return Ok(());
+        }
+        let mut last = None;
+        for attempt in 0..ATTEMPTS {
+            pause_before(attempt).await;
+            match self.with_commit(bytes, None).await {
+                Ok(found) if found == intended => return Ok(()),
+                Ok(_) => {
+                    let what = format!("version {version} is published and lists other parts than it should");
+                    let error = Error::new(Kind::Invariant, what).at(&self.name);
+                    return Err(error.advise("publish nothing more; see `pennymill audit`"));
+                }
+                Err(error) if error.kind == Kind::Temporary => last = Some(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        let what =
+            format!("version {version} is published and cannot be read back: {}", last.unwrap_or_default());
+        Err(Error::new(Kind::OutcomeUnknown, what).at(&self.name).advise("run again"))
+    }
+
+    /// The paths of the next version, sorted, if this is its commit, or by the commit that the store has.
+    async fn with_commit(&self, bytes: u64, body: Option<Bytes>) -> Result<Vec<String>> {
+        let version = self.version() + 1;
+        let at = |e| from_delta(e).at(&self.name);
+        let view = Arc::new(self.view.with_commit(&format!("{version:020}.json"), bytes, body));
+        let seen: Arc<dyn ObjectStore> = view.clone();
+        let log = log_store(&seen, &self.name)?;
+        let mut state = self.state.clone();
+        if let Err(error) = state.update(log.as_ref(), Some(version)).await {
+            return Err(view.refused().map_or_else(|| at(error), |what| Error::unfit(what).at(&self.name)));
+        }
+        let files = state.snapshot().try_log_data().map_err(at)?;
+        let mut paths: Vec<String> = files.iter().map(|file| file.path().into_owned()).collect();
+        paths.sort();
+        Ok(paths)
     }
 
     /// Sends the commit and finds out what came of it.
@@ -217,7 +298,6 @@ fn signed(bytes: u64) -> Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     use arrow::datatypes::{DataType, Field, Schema};
     use futures::stream::BoxStream;

@@ -5,7 +5,7 @@
 //! `dead_letters` before that if it was refused.
 
 use super::commit::CommitInfo;
-use super::lake::Lake;
+use super::lake::{Lake, MONTHLY_SPENDING};
 use super::part;
 use crate::error::{Error, Result};
 use crate::input::contacts::Channel;
@@ -58,9 +58,13 @@ impl<'a> DeliveryLedger<'a> {
 
     /// The version of `monthly_spending` up to which everything is settled.
     pub fn settled_version(&self) -> Result<u64> {
-        let table = self.lake.table(DELIVERIES)?;
-        let version = table.map_or(Ok(None), |table| wait(table.application_version(SETTLED)))?;
-        Ok(version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0))
+        let Some(table) = self.lake.table(DELIVERIES)? else { return Ok(0) };
+        let Some(version) = wait(table.application_version(SETTLED))? else { return Ok(0) };
+        // One that is ahead would leave what comes undelivered.
+        match version.unsigned_abs() <= self.lake.published(MONTHLY_SPENDING)?.version() {
+            true => Ok(version.unsigned_abs()),
+            false => Err(table.impossible(SETTLED, version)),
+        }
     }
 
     /// The messages with the alerts of a version that are settled.

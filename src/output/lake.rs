@@ -4,8 +4,11 @@
 //! Invariant: `monthly_spending` is the only truth; `budget_alerts` and `transactions` are brought
 //! up to it from the manifests of its commits, by whichever run comes next.
 
+mod expected;
 mod following;
 mod versions;
+
+pub use following::Losses;
 
 use super::commit::{CommitInfo, Outcome};
 use super::deliveries::{DEAD_LETTERS, DELIVERIES};
@@ -30,8 +33,9 @@ use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use expected::lost;
 use following::checkpoint;
 
 pub const MONTHLY_SPENDING: &str = "monthly_spending";
@@ -51,7 +55,12 @@ pub struct Lake {
     pub place: Place,
     /// Rooted at the lake.
     store: Arc<dyn ObjectStore>,
+    /// What the tables that follow held when they were last caught up.
+    followed: Mutex<Followed>,
 }
+
+/// Parts by table.
+type Followed = BTreeMap<String, Vec<PartFile>>;
 
 /// The published state that a run starts from.
 pub struct Head {
@@ -108,7 +117,7 @@ impl Lake {
     pub fn open(lake: &str) -> Result<Lake> {
         let place = Place::open(lake)?;
         let store = Arc::new(PrefixStore::new(place.store.clone(), place.path.clone()));
-        Ok(Lake { place, store })
+        Ok(Lake { place, store, followed: Mutex::default() })
     }
 
     /// Makes sure that the store can be published to.
@@ -167,12 +176,27 @@ impl Lake {
 
     /// [`Lake::table`] for async code.
     pub async fn table_now(&self, name: &str) -> Result<Option<Table>> {
-        Table::open(&self.store, name).await.map_err(|e| e.at(&self.place.shown))
+        Table::open(&self.store, name).await.map_err(|e| e.below(&self.place.shown))
+    }
+
+    fn followed(&self) -> MutexGuard<'_, Followed> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error for a table of this lake that cannot be used.
+    fn unfit(&self, table: &str, what: String) -> Error {
+        Error::unfit(what).at(table).below(&self.place.shown)
+    }
+
+    /// The error for a version that rivals keep taking.
+    fn busy(&self) -> Error {
+        let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
+        Error::new(Kind::Temporary, what).at(&self.place.shown).advise("run again")
     }
 
     pub fn open_or_create(&self, name: &str, schema: &SchemaRef, partitions: &[&str]) -> Result<Table> {
         wait(Table::open_or_create(&self.store, name, schema, partitions))
-            .map_err(|e| e.at(&self.place.shown))
+            .map_err(|e| e.below(&self.place.shown))
     }
 
     /// The table of a job that replaces it, or a month of it.
@@ -207,8 +231,7 @@ impl Lake {
                 return Ok(version);
             }
         }
-        let what = format!("another run took the version {COMMIT_ATTEMPTS_MAX} times");
-        Err(Error::new(Kind::Temporary, what).at(&self.place.shown).advise("run again"))
+        Err(self.busy())
     }
 
     /// Errors when a part is gone: whoever stalls for days may be taken for dead, and cleaned up.
@@ -281,6 +304,7 @@ impl Lake {
 
     /// The head, after creating the table that it is the head of.
     pub fn head_or_create(&self) -> Result<Head> {
+        self.expect_leader()?;
         let table = self.open_or_create(MONTHLY_SPENDING, &schema::monthly_spending(), &["month"])?;
         self.head_of(table)
     }
@@ -297,9 +321,14 @@ impl Lake {
 
     /// The manifest of the newest commit that has one: other programs may compact in between.
     pub fn newest_manifest(&self, table: &Table) -> Result<Option<Manifest>> {
+        Ok(self.newest_run(table)?.map(|(_, manifest)| manifest))
+    }
+
+    /// The newest run's version and manifest.
+    fn newest_run(&self, table: &Table) -> Result<Option<(u64, Manifest)>> {
         for version in (1..=table.version()).rev() {
-            if let Some(manifest) = wait(self.manifest(table, version))? {
-                return Ok(Some(manifest));
+            if let Some(manifest) = wait(self.manifest(table, version)).map_err(lost)? {
+                return Ok(Some((version, manifest)));
             }
         }
         Ok(None)
@@ -339,7 +368,8 @@ impl Lake {
 
     /// Writes the manifest, reads it back, and makes the commit that names it.
     pub fn commit(&self, head: &Head, remove: &[PartFile], manifest: &Manifest) -> Result<Outcome> {
-        let bytes = serde_json::to_vec_pretty(manifest).map_err(|e| Error::invariant(e.to_string()))?;
+        let manifest = Manifest { followers: self.records(manifest), ..manifest.clone() };
+        let bytes = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::invariant(e.to_string()))?;
         let path = format!("_runs/{}/manifest.json", manifest.run_id);
         let checksum = sha256(&self.place.child(&path).create_and_read(bytes.into())?);
         let add: Vec<PartFile> = manifest.monthly_spending.iter().map(PartRecord::file).collect();

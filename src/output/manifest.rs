@@ -7,6 +7,7 @@ use crate::domain::month::Month;
 use crate::input::ledger::{Entry, Status};
 use crate::input::published::PartFile;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// An object of the run beside the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,14 @@ pub struct MonthRecord {
     pub net_cents: i64,
 }
 
+/// The parts of a table, as a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowerRecord {
+    pub parts: u64,
+    /// Of their paths, sorted, a line each.
+    pub sha256: String,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub run_id: String,
@@ -143,6 +152,10 @@ pub struct Manifest {
     /// another form and are left where they are.
     #[serde(default)]
     pub alert_files: Option<Vec<FileRecord>>,
+    /// What the tables that follow hold once they have caught up with this run, by name. Empty in
+    /// manifests of earlier programs.
+    #[serde(default)]
+    pub followers: BTreeMap<String, FollowerRecord>,
 }
 
 impl Manifest {

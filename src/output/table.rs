@@ -2,8 +2,11 @@
 //!
 //! In: a store rooted at the lake, the name of a table. Out: the parts, the schema and the history
 //! of a version.
-//! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here.
+//! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here. A
+//! table that demands of its readers what this program does not do is refused before it is read.
 
+use super::features::{Demands, Versions};
+use super::log::{Log, LogView, RESTORE, Segment, check_json};
 use super::names::vector_file;
 use crate::error::{Error, Kind, Result, is_refusal, without_answer};
 use crate::input::published::PartFile;
@@ -47,13 +50,19 @@ pub struct Table {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) delta: DeltaTable,
     pub(super) state: DeltaTableState,
+    /// What the library sees of the log.
+    pub(super) view: Arc<LogView>,
+    /// The version of the checkpoint that it was read from.
+    checkpoint: Option<u64>,
+    /// What it demands of writers and this program does not do.
+    unmet: Vec<String>,
 }
 
 impl Table {
     /// The newest version of the table that lies at `name` in the lake, or none where no table
     /// is. The store is rooted at the lake, whatever kind of store it is.
     pub async fn open(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<Option<Table>> {
-        let store = log_store(lake, name)?.object_store(None);
+        let store = rooted_at(lake, name);
         for attempt in 0..ATTEMPTS {
             pause_before(attempt).await;
             let table = Table::load(lake, name, None).await?;
@@ -72,7 +81,7 @@ impl Table {
 
     /// The table as it was at `version`, or none where there is no such version.
     pub async fn open_at(lake: &Arc<dyn ObjectStore>, name: &str, version: u64) -> Result<Option<Table>> {
-        let store = log_store(lake, name)?.object_store(None);
+        let store = rooted_at(lake, name);
         match store.head(&commit_uri_from_version(Some(version))).await {
             Ok(_) => Table::load(lake, name, Some(version)).await,
             Err(StoreError::NotFound { .. }) => Ok(None),
@@ -95,6 +104,7 @@ impl Table {
         for attempt in 0..=ATTEMPTS {
             if let Some(table) = Table::open(lake, name).await? {
                 table.expect_columns(&wanted, partition_columns)?;
+                table.expect_writable()?;
                 return Ok(table);
             }
             pause_before(attempt).await;
@@ -105,23 +115,66 @@ impl Table {
             .map_err(|e| e.at(name))
     }
 
+    /// Reads the log from its newest checkpoint, or from its commits where the checkpoint is damaged.
     async fn load(lake: &Arc<dyn ObjectStore>, name: &str, version: Option<u64>) -> Result<Option<Table>> {
-        let mut delta = DeltaTable::new(log_store(lake, name)?);
-        let loaded = match version {
-            Some(version) => delta.load_version(version).await,
-            None => delta.load().await,
+        let log = Log::list(lake, name, version).await?;
+        let Some(segment) = log.segment(version, true)? else { return Ok(None) };
+        let error = match Table::replay(lake, name, &segment).await {
+            Err(error) if error.kind == Kind::Unfit && segment.checkpoint.is_some() => error,
+            replayed => return replayed.map(Some),
         };
-        match loaded {
-            Err(DeltaTableError::NotATable(_)) => return Ok(None),
-            other => other.map_err(|e| from_delta(e).at(name))?,
+        let log = Log::list_all(lake, name).await?;
+        let Ok(Some(commits)) = log.segment(Some(segment.version), false) else { return Err(error) };
+        match Table::replay(lake, name, &commits).await {
+            Ok(table) => Ok(Some(table)),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// The version that the files of a segment come to.
+    async fn replay(lake: &Arc<dyn ObjectStore>, name: &str, segment: &Segment) -> Result<Table> {
+        let view = Arc::new(LogView::new(lake, name, segment));
+        let seen: Arc<dyn ObjectStore> = view.clone();
+        let mut delta = DeltaTable::new(log_store(&seen, name)?);
+        if let Err(error) = delta.load_version(segment.version).await {
+            if let Some(what) = view.refused() {
+                return Err(Error::unfit(what).at(name).advise(RESTORE));
+            }
+            let demands = view.protocol().map(Demands::of_protocol).unwrap_or_default();
+            refuse_unmet(&demands, name)?;
+            return Err(from_delta(error).at(name).advise(RESTORE));
         }
         let state = delta.snapshot().map_err(|e| from_delta(e).at(name))?.clone();
+        let protocol = serde_json::to_value(state.protocol()).and_then(serde_json::from_value::<Versions>);
+        let protocol = protocol.map_err(|_| Error::unfit("its protocol cannot be read").at(name))?;
+        let mut demands = Demands::of_protocol(protocol);
+        demands.add_metadata(state.metadata());
+        let files = state.snapshot().try_log_data().map_err(|e| from_delta(e).at(name))?;
+        files.iter().for_each(|file| demands.add_file(&file));
+        refuse_unmet(&demands, name)?;
         let columns = state.metadata().partition_columns();
         if !columns.is_empty() && columns != [MONTH] {
             return Err(Error::unfit("the table is not partitioned by month").at(name));
         }
-        let (name, store) = (name.to_string(), delta.object_store());
-        Ok(Some(Table { name, store, delta, state }))
+        Ok(Table {
+            name: name.to_string(),
+            store: rooted_at(lake, name),
+            delta,
+            state,
+            view,
+            checkpoint: segment.checkpoint,
+            unmet: demands.of_writers.into_iter().collect(),
+        })
+    }
+
+    /// Errors when the table demands of its writers what this program does not do.
+    pub fn expect_writable(&self) -> Result<()> {
+        if self.unmet.is_empty() {
+            return Ok(());
+        }
+        let what = format!("its writers have to apply {}, and this program does not", self.unmet.join(", "));
+        let error = Error::unfit(what).at(&self.name);
+        Err(error.advise("drop that from the table with the program that set it, or publish to another lake"))
     }
 
     pub fn name(&self) -> &str {
@@ -162,7 +215,19 @@ impl Table {
     pub async fn application_version(&self, application: &str) -> Result<Option<i64>> {
         let log = self.delta.log_store();
         let found = self.state.transaction_version(log.as_ref(), application).await;
-        found.map_err(|e| from_delta(e).at(&self.name))
+        let found = found.map_err(|e| from_delta(e).at(&self.name))?;
+        match found.filter(|version| *version < 0) {
+            None => Ok(found),
+            Some(version) => Err(self.impossible(application, version)),
+        }
+    }
+
+    /// A `txn` of an application of ours that none of its commits can have written.
+    pub(super) fn impossible(&self, application: &str, version: i64) -> Error {
+        let what = format!(
+            "its log says that {application} has committed for version {version}, which is not possible"
+        );
+        Error::unfit(what).at(&self.name).advise(RESTORE)
     }
 
     /// What the commit of `version` says of its run, [`RUN_ID`] included; none where there is no
@@ -176,10 +241,14 @@ impl Table {
         let Some(log) = self.read(&commit_uri_from_version(Some(version))).await? else {
             return Ok(None);
         };
-        let broken = || Error::unfit(format!("commit {version} is no JSON")).at(&self.name);
+        let broken = |what: &str| {
+            let error = Error::unfit(format!("commit {version} of its log cannot be used: {what}"));
+            error.at(&self.name).advise(RESTORE)
+        };
+        check_json(&log).map_err(broken)?;
         let mut commit = Commit::default();
         for line in log.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let line: Line = serde_json::from_slice(line).map_err(|_| broken())?;
+            let line: Line = serde_json::from_slice(line).map_err(|_| broken("it is no commit"))?;
             commit.named.extend(line.names());
             commit.added.extend(line.add.map(|part| part.path));
             commit.removed.extend(line.remove.map(|part| part.path));
@@ -219,10 +288,8 @@ impl Table {
     /// Writes a checkpoint if many commits lie behind the last one: readers need fewer requests.
     /// It repeats what the log says, so it may fail, or run twice at once, without harm.
     pub async fn checkpoint_when_due(&self) -> Result<bool> {
-        let hint = Path::from_iter(["_delta_log", "_last_checkpoint"]);
-        let hint = self.read(&hint).await?.and_then(|hint| serde_json::from_slice(&hint).ok());
-        let last = hint.map_or(0, |hint: LastCheckpoint| hint.version);
-        if self.version() < last + CHECKPOINT_EVERY {
+        // One that is damaged was not read, so a whole one takes its place at once.
+        if self.version() < self.checkpoint.unwrap_or(0) + CHECKPOINT_EVERY {
             return Ok(false);
         }
         create_checkpoint(&self.delta, None).await.map_err(|e| from_delta(e).at(&self.name))?;
@@ -282,20 +349,32 @@ pub struct Commit {
 }
 
 #[derive(Deserialize)]
-struct LastCheckpoint {
-    version: u64,
-}
-
-#[derive(Deserialize)]
 struct Statistics {
     #[serde(rename = "numRecords")]
     rows: u64,
 }
 
-/// The library's view of a table. It takes a URL for the path inside the store, and for whether
+/// Errors when a table demands of its readers what this program does not do.
+fn refuse_unmet(demands: &Demands, name: &str) -> Result<()> {
+    if demands.of_readers.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = demands.of_readers.iter().map(String::as_str).collect();
+    let what = format!("its readers have to apply {}, and this program does not", names.join(", "));
+    let advice = "drop that from the table with the program that set it, so that its files are rewritten \
+                  without, or restore the table from a copy";
+    Err(Error::unfit(what).at(name).advise(advice))
+}
+
+/// The lake's store, rooted at a table.
+fn rooted_at(lake: &Arc<dyn ObjectStore>, name: &str) -> Arc<dyn ObjectStore> {
+    Arc::new(PrefixStore::new(Arc::clone(lake), name))
+}
+
+/// The library's access to a table. It takes a URL for the path inside the store, and for whether
 /// listings come sorted: of a store that it cannot know, it may believe neither. The host is one
 /// whose listings it sorts itself, and the scheme none that it looks for on the local disk.
-fn log_store(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<LogStoreRef> {
+pub(super) fn log_store(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<LogStoreRef> {
     let inside = Url::parse(&format!("lake://unsorted--x-s3/{name}/"))
         .map_err(|_| Error::unfit("a table cannot have this name").at(name))?;
     let table: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(lake), name));

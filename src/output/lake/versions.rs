@@ -12,7 +12,8 @@ use crate::store::wait;
 impl Lake {
     /// A version of a table. Errors when there is no such version.
     pub async fn table_at(&self, table: &Table, version: u64) -> Result<Table> {
-        let found = Table::open_at(&self.store, table.name(), version).await?;
+        let found = Table::open_at(&self.store, table.name(), version).await;
+        let found = found.map_err(|e| e.below(&self.place.shown))?;
         found.ok_or_else(|| {
             let what = format!("{} has no version {version}", table.name());
             Error::new(Kind::NotFound, what).at(&self.place.shown).advise("`pennymill history` lists them")

@@ -1,0 +1,98 @@
+//! What the manifests of all runs come to for a table that follows `monthly_spending`.
+//!
+//! In: the manifests, in their order. Out: the parts that the table has to hold, and those that it once
+//! had to. Invariant: a month counted anew replaces its transactions; its alerts were said and stay.
+
+use super::{Lake, TRANSACTIONS};
+use crate::domain::month::Month;
+use crate::error::{Error, Kind, Result};
+use crate::output::manifest::{FollowerRecord, Manifest, PartRecord};
+use crate::output::part::sha256;
+use crate::output::table::Table;
+use crate::planted::Bug;
+use futures::{StreamExt, TryStreamExt};
+use std::collections::BTreeMap;
+
+/// Manifests that are read at once.
+const AT_ONCE: usize = 32;
+
+/// A run, as far as a table that follows is concerned.
+pub(super) struct Step {
+    /// The version of `monthly_spending` that the run published.
+    pub version: u64,
+    pub run_id: String,
+    pub parts: Vec<PartRecord>,
+    /// The months whose parts it replaces.
+    replaced: Vec<Month>,
+}
+
+impl Step {
+    pub fn new(version: u64, table: &str, manifest: &Manifest) -> Step {
+        let replaces = table == TRANSACTIONS && !Bug::TransactionsNotReplaced.is_planted();
+        Step {
+            version,
+            run_id: manifest.run_id.clone(),
+            parts: manifest.parts_of(table).to_vec(),
+            replaced: if replaces { manifest.recounted() } else { Vec::new() },
+        }
+    }
+
+    /// Whether the run replaces the parts of this month. One that wrote no parts at all kept no
+    /// transactions, and leaves those that are there.
+    pub fn replaces(&self, month: Option<Month>) -> bool {
+        !self.parts.is_empty() && month.is_some_and(|month| self.replaced.contains(&month))
+    }
+}
+
+/// The parts that a table has to hold, by path, with the version that brought them.
+#[derive(Default)]
+pub(super) struct Expected {
+    pub parts: BTreeMap<String, (u64, Option<Month>)>,
+    /// Parts that a later run has replaced.
+    pub replaced: BTreeMap<String, u64>,
+}
+
+impl Expected {
+    pub fn after<'s>(steps: impl Iterator<Item = &'s Step>) -> Expected {
+        let mut expected = Expected::default();
+        for step in steps {
+            let gone = |_: &String, (_, month): &mut (u64, Option<Month>)| step.replaces(*month);
+            let gone = expected.parts.extract_if(.., gone).map(|(path, _)| (path, step.version));
+            expected.replaced.extend(gone);
+            for part in &step.parts {
+                expected.parts.insert(part.path.clone(), (step.version, part.month.parse().ok()));
+            }
+        }
+        expected
+    }
+}
+
+/// The record of a set of paths, whatever their order.
+pub(super) fn record<'p>(paths: impl Iterator<Item = &'p str>) -> FollowerRecord {
+    let mut paths: Vec<&str> = paths.collect();
+    paths.sort_unstable();
+    FollowerRecord { parts: paths.len() as u64, sha256: sha256(paths.join("\n").as_bytes()) }
+}
+
+impl Lake {
+    /// All runs up to the version of `monthly_spending`, oldest first, for a table that follows.
+    pub(super) async fn steps(&self, spending: &Table, table: &str) -> Result<Vec<Step>> {
+        let step = |version: u64| async move {
+            let manifest = self.manifest(spending, version).await.map_err(lost)?;
+            Ok::<_, Error>(manifest.map(|manifest| Step::new(version, table, &manifest)))
+        };
+        let steps = futures::stream::iter(1..=spending.version()).map(step).buffered(AT_ONCE);
+        let steps: Vec<Option<Step>> = steps.try_collect().await?;
+        Ok(steps.into_iter().flatten().collect())
+    }
+}
+
+/// A manifest that a commit names and that is not there.
+pub(super) fn lost(error: Error) -> Error {
+    match error.kind {
+        Kind::NotFound => error.advise(
+            "`_runs` is older than `monthly_spending`, or lacks a run: restore both from copies of one time",
+        ),
+        _ => error,
+    }
+}
