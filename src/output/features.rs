@@ -26,7 +26,7 @@ use crate::planted::Bug;
 use deltalake_core::kernel::{LogicalFileView, Metadata};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Features that show where they are used.
 const SHOWN_BY_USE: [&str; 7] = [
@@ -55,6 +55,26 @@ pub(super) struct Versions {
     min_writer_version: i32,
     reader_features: Option<Vec<String>>,
     writer_features: Option<Vec<String>>,
+}
+
+/// The metadata of a table, as its log has it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Noted {
+    #[serde(default)]
+    configuration: HashMap<String, Option<String>>,
+    #[serde(default)]
+    schema_string: String,
+}
+
+impl Noted {
+    pub fn of(metadata: &Metadata) -> Noted {
+        let property = |(name, value): (&String, &String)| (name.clone(), Some(value.clone()));
+        Noted {
+            configuration: metadata.configuration().iter().map(property).collect(),
+            schema_string: metadata.schema_string().clone(),
+        }
+    }
 }
 
 /// Demands that this program does not meet, in words for a person.
@@ -87,17 +107,18 @@ impl Demands {
     }
 
     /// Adds what the properties and the fields of a table show.
-    pub fn add_metadata(&mut self, metadata: &Metadata) {
+    pub fn add_metadata(&mut self, metadata: &Noted) {
         if !Bug::FeaturesIgnored.is_planted() {
             self.add_properties(metadata);
             self.add_fields(metadata);
         }
     }
 
-    fn add_properties(&mut self, metadata: &Metadata) {
-        let properties = metadata.configuration();
-        let is_on = |name: &str| properties.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let mapping = properties.get("delta.columnMapping.mode");
+    fn add_properties(&mut self, metadata: &Noted) {
+        let properties = &metadata.configuration;
+        let value = |name: &str| properties.get(name).and_then(Option::as_deref);
+        let is_on = |name: &str| value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let mapping = value("delta.columnMapping.mode");
         if mapping.is_some_and(|mode| !mode.eq_ignore_ascii_case("none")) {
             self.of_readers.insert("columnMapping".into());
         }
@@ -114,8 +135,8 @@ impl Demands {
 
     /// What the metadata of fields shows, however deep they lie. Whoever wrote it: names and types alone
     /// make a schema, so notes of other programs are no demand.
-    fn add_fields(&mut self, metadata: &Metadata) {
-        let Ok(schema) = serde_json::from_str::<Value>(metadata.schema_string()) else { return };
+    fn add_fields(&mut self, metadata: &Noted) {
+        let Ok(schema) = serde_json::from_str::<Value>(&metadata.schema_string) else { return };
         let mut waiting = vec![&schema];
         while let Some(value) = waiting.pop() {
             let Value::Object(object) = value else {

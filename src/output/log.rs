@@ -70,12 +70,8 @@ impl Log {
         Log::list_from(lake, name, 0).await
     }
 
-    /// The whole log.
-    pub async fn list_all(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<Log> {
-        Log::list_from(lake, name, 0).await
-    }
-
-    async fn list_from(lake: &Arc<dyn ObjectStore>, name: &str, version: u64) -> Result<Log> {
+    /// The log from a version on.
+    pub async fn list_from(lake: &Arc<dyn ObjectStore>, name: &str, version: u64) -> Result<Log> {
         let folder = folder(name);
         let offset = folder.clone().join(format!("{version:020}"));
         let listed = lake.list_with_offset(Some(&folder), &offset).try_collect::<Vec<_>>().await;
@@ -109,27 +105,45 @@ impl Log {
         newest(self.commits.keys().next_back()).max(newest(self.checkpoints.keys().next_back()))
     }
 
-    /// The files that make up `version`, or the newest; none where there is no log. Errors when a commit
-    /// is missing: what came after it cannot be known.
-    pub fn segment(&self, version: Option<u64>, with_checkpoint: bool) -> Result<Option<Segment>> {
+    /// The files that make up `version`, or the newest, from the newest checkpoint that is older than
+    /// `before`; none where there is no log. Errors when a commit is missing: what came after it cannot be
+    /// known.
+    pub async fn segment(
+        &mut self,
+        lake: &Arc<dyn ObjectStore>,
+        version: Option<u64>,
+        before: u64,
+    ) -> Result<Option<Segment>> {
         let Some(version) = version.or(self.newest()) else { return Ok(None) };
+        loop {
+            let missing = match self.choose(version, before) {
+                Ok(segment) => return Ok(Some(segment)),
+                Err(missing) => missing,
+            };
+            // A listing can lack what the store holds.
+            match lake.head(&folder(&self.table).join(format!("{missing:020}.json"))).await {
+                Ok(meta) => drop(self.commits.insert(missing, meta)),
+                Err(object_store::Error::NotFound { .. }) => return Err(self.gap(missing)),
+                Err(error) => return Err(Error::from(error).at(&self.table)),
+            }
+        }
+    }
+
+    /// The files of a version, or the first commit that is missing among them.
+    fn choose(&self, version: u64, before: u64) -> std::result::Result<Segment, u64> {
         // A writer commits before it writes a checkpoint of its commit.
-        if !self.commits.contains_key(&version) {
-            return Err(self.gap(version));
-        }
-        let checkpoint = self.checkpoints.range(..=version).next_back().filter(|_| with_checkpoint);
+        let last = self.commits.get(&version).ok_or(version)?;
+        let checkpoint = self.checkpoints.range(..=version).rfind(|(checkpoint, _)| **checkpoint < before);
         let first = checkpoint.map_or(0, |(checkpoint, _)| checkpoint + 1);
-        let mut files: Vec<ObjectMeta> = checkpoint.map_or(Vec::new(), |(_, files)| files.clone());
         let first = if Bug::GapOverlooked.is_planted() { first.max(self.oldest()) } else { first };
-        for expected in first..=version {
-            files.push(self.commits.get(&expected).ok_or_else(|| self.gap(expected))?.clone());
+        let mut files: Vec<ObjectMeta> = checkpoint.map_or(Vec::new(), |(_, files)| files.clone());
+        for expected in first..version {
+            files.push(self.commits.get(&expected).ok_or(expected)?.clone());
         }
-        if first > version {
-            // The library reads times from the commit of a checkpoint.
-            files.push(self.commits[&version].clone());
-        }
+        // The library reads times from the commit of a checkpoint as well.
+        files.push(last.clone());
         files.sort_by(|a, b| a.location.cmp(&b.location));
-        Ok(Some(Segment { version, checkpoint: checkpoint.map(|(version, _)| *version), files }))
+        Ok(Segment { version, checkpoint: checkpoint.map(|(version, _)| *version), files })
     }
 
     fn gap(&self, version: u64) -> Error {

@@ -5,7 +5,7 @@
 //! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here. A
 //! table that demands of its readers what this program does not do is refused before it is read.
 
-use super::features::{Demands, Versions};
+use super::features::{Demands, Noted, Versions};
 use super::log::{Log, LogView, RESTORE, Segment, check_json};
 use super::names::vector_file;
 use crate::error::{Error, Kind, Result, is_refusal, without_answer};
@@ -115,24 +115,34 @@ impl Table {
             .map_err(|e| e.at(name))
     }
 
-    /// Reads the log from its newest checkpoint, or from its commits where the checkpoint is damaged.
+    /// Reads the log from its newest checkpoint, or from an older one or the first commit where that is
+    /// damaged.
     async fn load(lake: &Arc<dyn ObjectStore>, name: &str, version: Option<u64>) -> Result<Option<Table>> {
-        let log = Log::list(lake, name, version).await?;
-        let Some(segment) = log.segment(version, true)? else { return Ok(None) };
-        let error = match Table::replay(lake, name, &segment).await {
-            Err(error) if error.kind == Kind::Unfit && segment.checkpoint.is_some() => error,
-            replayed => return replayed.map(Some),
-        };
-        let log = Log::list_all(lake, name).await?;
-        let Ok(Some(commits)) = log.segment(Some(segment.version), false) else { return Err(error) };
-        match Table::replay(lake, name, &commits).await {
-            Ok(table) => Ok(Some(table)),
-            Err(_) => Err(error),
+        let mut log = Log::list(lake, name, version).await?;
+        let Some(mut segment) = log.segment(lake, version, u64::MAX).await? else { return Ok(None) };
+        let mut first_error = None;
+        loop {
+            let error = match Table::replay(lake, name, &segment).await {
+                Ok((table, demands)) => return refuse_unmet(&demands, name).map(|()| Some(table)),
+                Err(error) => error,
+            };
+            let Some(damaged) = segment.checkpoint.filter(|_| error.kind == Kind::Unfit) else {
+                return Err(first_error.unwrap_or(error));
+            };
+            if first_error.is_none() {
+                log = Log::list_from(lake, name, 0).await?;
+            }
+            let error = first_error.take().unwrap_or(error);
+            match log.segment(lake, Some(segment.version), damaged).await {
+                Ok(Some(next)) => segment = next,
+                _ => return Err(error),
+            }
+            first_error = Some(error);
         }
     }
 
-    /// The version that the files of a segment come to.
-    async fn replay(lake: &Arc<dyn ObjectStore>, name: &str, segment: &Segment) -> Result<Table> {
+    /// The version that the files of a segment come to, and what it demands.
+    async fn replay(lake: &Arc<dyn ObjectStore>, name: &str, segment: &Segment) -> Result<(Table, Demands)> {
         let view = Arc::new(LogView::new(lake, name, segment));
         let seen: Arc<dyn ObjectStore> = view.clone();
         let mut delta = DeltaTable::new(log_store(&seen, name)?);
@@ -140,31 +150,30 @@ impl Table {
             if let Some(what) = view.refused() {
                 return Err(Error::unfit(what).at(name).advise(RESTORE));
             }
-            let demands = view.protocol().map(Demands::of_protocol).unwrap_or_default();
-            refuse_unmet(&demands, name)?;
+            refuse_unmet(&view.demands(), name)?;
             return Err(from_delta(error).at(name).advise(RESTORE));
         }
         let state = delta.snapshot().map_err(|e| from_delta(e).at(name))?.clone();
         let protocol = serde_json::to_value(state.protocol()).and_then(serde_json::from_value::<Versions>);
         let protocol = protocol.map_err(|_| Error::unfit("its protocol cannot be read").at(name))?;
         let mut demands = Demands::of_protocol(protocol);
-        demands.add_metadata(state.metadata());
+        demands.add_metadata(&Noted::of(state.metadata()));
         let files = state.snapshot().try_log_data().map_err(|e| from_delta(e).at(name))?;
         files.iter().for_each(|file| demands.add_file(&file));
-        refuse_unmet(&demands, name)?;
         let columns = state.metadata().partition_columns();
         if !columns.is_empty() && columns != [MONTH] {
             return Err(Error::unfit("the table is not partitioned by month").at(name));
         }
-        Ok(Table {
+        let table = Table {
             name: name.to_string(),
             store: rooted_at(lake, name),
             delta,
             state,
             view,
             checkpoint: segment.checkpoint,
-            unmet: demands.of_writers.into_iter().collect(),
-        })
+            unmet: demands.of_writers.iter().cloned().collect(),
+        };
+        Ok((table, demands))
     }
 
     /// Errors when the table demands of its writers what this program does not do.
@@ -405,7 +414,7 @@ async fn create(
 }
 
 fn part_file(view: &LogicalFileView) -> Result<PartFile> {
-    let broken = |what| Error::unfit(format!("a part of the table has {what}"));
+    let broken = |what| Error::unfit(format!("its part {} has {what}", view.path()));
     let stats = view.stats();
     let month = match view.partition_values_map().remove(MONTH) {
         None => None,

@@ -8,8 +8,10 @@ use crate::planted::Bug;
 use arrow::array::AsArray;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use serde::Deserialize;
 use serde::de::IgnoredAny;
+use std::collections::BTreeSet;
 
 /// As deep as JSON may nest: what serde_json takes.
 const DEPTH_MAX: usize = 127;
@@ -25,9 +27,33 @@ const TOO_DEEP: &str = "it nests brackets deeper than any writer does";
 const NO_JSON: &str = "it is cut short or no JSON";
 const NO_PARQUET: &str = "it is no Parquet";
 
-/// Errors when a commit is not lines of JSON objects within their bounds.
+/// What a line of a commit says of a file, and by what the protocol knows it.
+#[derive(Deserialize)]
+struct Line {
+    add: Option<FileKey>,
+    remove: Option<FileKey>,
+}
+
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+struct FileKey {
+    path: String,
+    deletion_vector: Option<VectorKey>,
+}
+
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+struct VectorKey {
+    storage_type: String,
+    path_or_inline_dv: String,
+    offset: Option<i64>,
+}
+
+/// Errors when a commit is not lines of JSON objects within their bounds, or adds and removes one file:
+/// the protocol forbids it, since nobody knows which holds.
 pub(in crate::output) fn check_json(body: &[u8]) -> Result<(), &'static str> {
     let mut is_empty = true;
+    let (mut added, mut removed) = (BTreeSet::new(), BTreeSet::new());
     for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
         is_empty = false;
         if line.len() > LINE_BYTES_MAX {
@@ -39,13 +65,21 @@ pub(in crate::output) fn check_json(body: &[u8]) -> Result<(), &'static str> {
         if line[0] != b'{' || serde_json::from_slice::<IgnoredAny>(line).is_err() {
             return Err(NO_JSON);
         }
+        let line: Line = serde_json::from_slice(line).map_err(|_| "it is no commit")?;
+        added.extend(line.add);
+        removed.extend(line.remove);
+    }
+    if !added.is_disjoint(&removed) {
+        return Err("it adds and removes the same file");
     }
     if is_empty { Err("it is empty") } else { Ok(()) }
 }
 
 /// Errors when a checkpoint in Parquet claims too much, or its statistics nest too deep.
 pub(super) fn check_parquet(body: &Bytes) -> Result<(), &'static str> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(body.clone()).map_err(|_| NO_PARQUET)?;
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(body.clone(), options);
+    let builder = builder.map_err(|_| NO_PARQUET)?;
     let metadata = builder.metadata();
     let unpacked: i64 = metadata.row_groups().iter().map(|group| group.total_byte_size().max(0)).sum();
     if metadata.file_metadata().num_rows() > ROWS_MAX || unpacked > UNPACKED_BYTES_MAX {
@@ -153,14 +187,43 @@ mod tests {
     }
 
     #[test]
+    fn statistics_in_a_checkpoint_nest_to_the_same_bound() {
+        use arrow::array::{ArrayRef, RecordBatch, StringArray, StructArray};
+        use std::sync::Arc;
+        let checkpoint = |stats: &str| {
+            let stats: ArrayRef = Arc::new(StringArray::from(vec![Some("{}"), None, Some(stats)]));
+            let field = Arc::new(arrow::datatypes::Field::new("stats", stats.data_type().clone(), true));
+            let add: ArrayRef = Arc::new(StructArray::from(vec![(field, stats)]));
+            let batch = RecordBatch::try_from_iter([("add", add)]).unwrap();
+            let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            Bytes::from(writer.into_inner().unwrap())
+        };
+        let deep = format!("{{\"minValues\":{}", "[".repeat(100_000));
+        assert_eq!(check_parquet(&checkpoint(&deep)), Err(TOO_DEEP));
+        assert_eq!(check_parquet(&checkpoint("{\"numRecords\":1}")), Ok(()));
+        assert_eq!(check_parquet(&Bytes::from_static(b"no Parquet")), Err(NO_PARQUET));
+    }
+
+    #[test]
     fn a_commit_is_lines_of_objects() {
         assert_eq!(check_json(b"{\"a\":1}\n\n{\"b\":[]}\r\n"), Ok(()));
+        let vector = r#"{"storageType":"i","pathOrInlineDv":"x","sizeInBytes":1,"cardinality":1}"#;
+        let again = format!(
+            "{{\"remove\":{{\"path\":\"p\"}}}}\n{{\"add\":{{\"path\":\"p\",\"deletionVector\":{vector}}}}}"
+        );
+        assert_eq!(check_json(again.as_bytes()), Ok(()), "with a vector it is another file");
         for (body, what) in [
             ("", "it is empty"),
             ("\n \n", "it is empty"),
             ("{\"a\":1}\n{\"b\":", NO_JSON),
             ("[]", NO_JSON),
             ("{\"a\":1} {", NO_JSON),
+            ("{\"add\":7}", "it is no commit"),
+            (
+                "{\"add\":{\"path\":\"p\"}}\n{\"remove\":{\"path\":\"p\"}}",
+                "it adds and removes the same file",
+            ),
         ] {
             assert_eq!(check_json(body.as_bytes()), Err(what), "{body}");
         }

@@ -6,7 +6,7 @@
 
 use super::bodies::{check_json, check_parquet};
 use super::{Segment, folder};
-use crate::output::features::Versions;
+use crate::output::features::{Demands, Noted, Versions};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -68,16 +68,25 @@ impl LogView {
         lock(&self.refused).clone()
     }
 
-    /// The protocol that the newest of the commits read so far has set, if one has.
-    pub fn protocol(&self) -> Option<Versions> {
-        #[derive(Deserialize)]
+    /// What the commits read so far demand of readers, for a log that the library does not take.
+    pub fn demands(&self) -> Demands {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Line {
             protocol: Option<Versions>,
+            meta_data: Option<Noted>,
         }
+        let (mut protocol, mut metadata) = (Versions::default(), Noted::default());
         let bodies = lock(&self.bodies);
-        let commits = bodies.iter().rev().filter(|(location, _)| location.extension() == Some("json"));
-        let mut lines = commits.flat_map(|(_, body)| body.split(|&byte| byte == b'\n'));
-        lines.find_map(|line| serde_json::from_slice::<Line>(line).ok()?.protocol)
+        let commits = bodies.iter().filter(|(location, _)| location.extension() == Some("json"));
+        for line in commits.flat_map(|(_, body)| body.split(|&byte| byte == b'\n')) {
+            let line: Line = serde_json::from_slice(line).unwrap_or_default();
+            protocol = line.protocol.unwrap_or(protocol);
+            metadata = line.meta_data.unwrap_or(metadata);
+        }
+        let mut demands = Demands::of_protocol(protocol);
+        demands.add_metadata(&metadata);
+        demands
     }
 
     /// The whole body of a file of the log.
