@@ -4,7 +4,7 @@ use clap::Parser;
 use pennymill::error::{Error, Kind, Result, talk};
 use pennymill::generate::{Compression, Options, generate};
 use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
-use pennymill::{audit, check, explain, gc, history, query, run, schema, score, store};
+use pennymill::{audit, check, deliver, explain, gc, history, query, run, schema, score, store};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -54,6 +54,7 @@ fn dispatch(command: &Command) -> Result<(String, u8)> {
         Command::Gc(args) => gc::run(args),
         Command::Score(args) => score::run(args).map(|text| (text, 0)),
         Command::Generate(args) => make(args).map(|text| (text, 0)),
+        Command::WebhookSecret { address } => deliver::webhook_secret(address).map(|text| (text, 0)),
         Command::Schema { dataset: None } => {
             Ok((schema::datasets().map(|name| format!("{name}\n")).collect(), 0))
         }

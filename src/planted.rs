@@ -155,6 +155,22 @@ bugs! {
     SecretKept,
     /// Text that a spreadsheet takes for a formula is not guarded.
     FormulaRuns,
+    /// An attempt to send lasts as long as the receiver likes.
+    AttemptUnbounded,
+    /// A mail server may say as much as it likes.
+    ReplyUnbounded,
+    /// A message that waits for its next attempt keeps its slot.
+    WaitsInSlot,
+    /// Messages of a user overtake one that waits.
+    LaterOvertakes,
+    /// A run sends as long as there is something to send.
+    RunUnbounded,
+    /// A name may stand for any address.
+    PrivateAddressAllowed,
+    /// The job's secret signs for every endpoint.
+    OneSecretForAll,
+    /// A password is sent to a distant mail server in clear.
+    PasswordInClear,
 }
 
 impl Bug {

@@ -3,73 +3,23 @@
 //! In: a lake with alerts, an HTTP receiver, a mail server, an object store. Out: pass or fail.
 //! Invariant: whatever happens, every alert arrives, in order, and repeats come under their id.
 
+use crate::support::delivery::{SECRET, alerted, deliver, job, secret_of, select, signature};
 use crate::support::receiver::{Behaviour, Requests, receive};
-use crate::support::{Numbers, Said, Scratch, python, say};
-use base64::Engine;
-use hmac::{Hmac, Mac};
+use crate::support::{Numbers, python, say};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const SECRET: &str = "whsec_Y2FuYXJ5LXNlY3JldC1vZi0yNC1ieXRlcyE=";
-
-/// A lake in which each of these users is told that dining is approached, and then exceeded, by two
-/// runs.
-fn alerted(users: u64) -> Scratch {
-    let mut budgets = "user_id,category,amount\n".to_string();
-    let (mut first, mut second) = (String::new(), String::new());
-    for user in 1..=users {
-        budgets += &format!("{user},dining,100.00\n");
-        first += &format!("{user}\t2025-01-03T10:00:00Z\tCafe\t85.00\n");
-        second += &format!("{user}\t2025-01-04T10:00:00Z\tCafe\t35.00\n");
-    }
-    let scratch = Scratch::new()
-        .table("sellers.csv", "seller,category\nCafe,dining\n")
-        .table("budget_overrides.csv", &budgets)
-        .environment("PENNYMILL_WEBHOOK_SECRET", SECRET);
-    for (name, log) in [("logs/a.tsv", first), ("logs/b.tsv", second)] {
-        scratch.write(name, log);
-        assert_eq!(scratch.run(&[]).code, 0);
-    }
-    scratch
-}
-
-fn job(scratch: &Scratch, contacts: &str, more: &str) -> String {
-    scratch.write("contacts.csv", format!("user_id,channel,address\n{contacts}"));
-    let (contacts, lake) = (scratch.path("contacts.csv"), scratch.lake());
-    let job = format!(
-        "name = \"deliver\"\nkind = \"deliver\"\n[input]\ncontacts = {contacts:?}\n[output]\nlake = {lake:?}\n{more}"
-    );
-    scratch.write("deliver.toml", job);
-    scratch.path("deliver.toml").to_str().unwrap().to_string()
-}
-
-fn deliver(scratch: &Scratch, job: &str) -> Said {
-    scratch.pennymill(&["run", job, "--report", "json"])
-}
-
-fn select(scratch: &Scratch, sql: &str) -> Vec<String> {
-    let lake = scratch.lake();
-    let said = scratch.pennymill(&["query", "--lake", lake.to_str().unwrap(), sql, "--format", "csv"]);
-    assert_eq!(said.code, 0, "{}", said.stderr);
-    said.stdout.lines().skip(1).map(String::from).collect()
-}
-
 /// Every alert arrived under one id, and its user's alerts in their order. Out: how many repeats.
-fn check(requests: &Requests, users: u64) -> usize {
+fn check(requests: &Requests, users: u64, secret: &str) -> usize {
     let requests = requests.lock().unwrap();
     let (mut ids, mut sequences) =
         (BTreeMap::<String, BTreeSet<String>>::new(), BTreeMap::<u64, Vec<u64>>::new());
     for request in requests.iter() {
         let body: Value = serde_json::from_str(&request.body).unwrap();
         let id = &request.headers["webhook-id"];
-        let signed = format!("{id}.{}.{}", request.headers["webhook-timestamp"], request.body);
-        let key = base64::prelude::BASE64_STANDARD.decode(SECRET.strip_prefix("whsec_").unwrap()).unwrap();
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
-        mac.update(signed.as_bytes());
-        let signature = base64::prelude::BASE64_STANDARD.encode(mac.finalize().into_bytes());
-        assert_eq!(request.headers["webhook-signature"], format!("v1,{signature}"));
+        assert_eq!(request.headers["webhook-signature"], signature(secret, request));
         assert_eq!(&request.headers["idempotency-key"], id);
         let alert = body["data"]["alert_id"].as_str().unwrap().to_string();
         ids.entry(alert).or_default().insert(id.clone());
@@ -112,6 +62,7 @@ fn alerts_arrive_in_order_at_a_receiver_that_fails() {
         &format!("*,webhook,{address}/canary-path\n"),
         "[deliver]\nattempts = 2\ntimeout_seconds = 1\nrate_per_second = 500\n",
     );
+    let secret = secret_of(&scratch, &format!("{address}/canary-path"));
     let mut runs = 0;
     loop {
         let said = deliver(&scratch, &job);
@@ -122,7 +73,7 @@ fn alerts_arrive_in_order_at_a_receiver_that_fails() {
         }
         assert!(said.code == 75 && runs < 100, "{}: {}", said.code, said.stderr);
     }
-    let repeats = check(&requests, USERS);
+    let repeats = check(&requests, USERS, &secret);
     say(&format!("{} alerts in {runs} runs, {repeats} repeats", 2 * USERS));
     let settled =
         "select count(*), count(distinct message_id), sum(alerts) from deliveries where status = 'delivered'";
@@ -139,6 +90,7 @@ fn a_delivery_that_is_killed_goes_on_where_it_was() {
     let scratch = alerted(USERS);
     let (address, requests) = receive(|_| Behaviour::Answer(200, None));
     let job = job(&scratch, &format!("*,webhook,{address}\n"), "[deliver]\nrate_per_second = 3000\n");
+    let secret = secret_of(&scratch, &address);
     let (mut numbers, mut kills) = (Numbers(3), 0);
     while kills < 8 {
         let before = requests.lock().unwrap().len();
@@ -149,7 +101,7 @@ fn a_delivery_that_is_killed_goes_on_where_it_was() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // Between two times of writing down lie 500 users.
+        // Between two times of writing down lie 500 messages.
         let enough = 1 + numbers.below(700);
         while requests.lock().unwrap().len() < before + enough && process.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
@@ -161,7 +113,7 @@ fn a_delivery_that_is_killed_goes_on_where_it_was() {
     }
     let said = deliver(&scratch, &job);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let repeats = check(&requests, USERS);
+    let repeats = check(&requests, USERS, &secret);
     say(&format!("{} alerts, {repeats} repeats after 8 kills", 2 * USERS));
     assert!(repeats > 0, "no run was killed between sending and writing down");
     assert_eq!(

@@ -95,6 +95,20 @@ const CAUGHT_BY: &[(Bug, &str)] = &[
     (CellInMessage, "privacy::tables_jobs_and_questions_that_are_refused_are_not_repeated"),
     (SecretKept, "privacy::runs_that_succeed_or_hold_their_logs_tell_and_keep_nothing"),
     (FormulaRuns, "questions::raw_logs_are_a_table_parsed_by_the_same_kernel"),
+    (AttemptUnbounded, "deliver_hangs::a_mail_server_that_stops_anywhere_hangs_nobody"),
+    (ReplyUnbounded, "deliver_hangs::a_mail_server_cannot_fill_the_memory"),
+    (WaitsInSlot, "deliver_slow::a_thousand_slow_receivers_keep_neither_slots_nor_the_run"),
+    (LaterOvertakes, "deliver::alerts_arrive_in_order_at_a_receiver_that_fails"),
+    (RunUnbounded, "deliver_hangs::after_its_deadline_a_run_leaves_the_rest_for_the_next_one"),
+    (PrivateAddressAllowed, "deliver_addresses::nothing_inside_is_connected_to"),
+    (
+        OneSecretForAll,
+        "deliver_secrets::a_receivers_secret_signs_for_no_other_and_two_while_one_takes_the_place_of_the_other",
+    ),
+    (
+        PasswordInClear,
+        "deliver_secrets::mail_in_clear_goes_to_this_machine_or_into_a_network_that_the_job_names",
+    ),
 ];
 
 #[cfg(not(feature = "planted"))]

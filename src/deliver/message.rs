@@ -14,15 +14,18 @@ use crate::output::alerts::{AlertLine, share, to_ndjson};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 /// A message's identity: 16 bytes, printed as 32 hexadecimal digits.
 pub type MessageId = u128;
 
 /// Records of one run and month.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Batch<'a> {
+    /// Of `monthly_spending`, which the run published.
+    pub version: u64,
     /// The run that made them.
-    pub run_id: &'a str,
+    pub run_id: Arc<str>,
     pub month: Month,
     pub categories: &'a Categories,
 }
@@ -63,20 +66,20 @@ impl<'a> Message<'a> {
     /// The payload that the Standard Webhooks specification recommends: type, timestamp, data. The
     /// timestamp is that of the run.
     pub fn webhook_body(&self) -> String {
-        let Batch { run_id, month, categories } = self.batch;
+        let Batch { run_id, month, categories, .. } = &self.batch;
         let record = &self.records[0];
         let body = serde_json::json!({
             "type": format!("budget_alert.{}", record.event.name()),
             "timestamp": run_time(run_id),
-            "data": AlertLine::new(record, month, categories, run_id),
+            "data": AlertLine::new(record, *month, categories, run_id),
         });
         body.to_string()
     }
 
     /// Lines of JSON.
     pub fn lines(&self) -> Bytes {
-        let Batch { run_id, month, categories } = self.batch;
-        to_ndjson(&self.records, month, categories, run_id)
+        let Batch { run_id, month, categories, .. } = &self.batch;
+        to_ndjson(&self.records, *month, categories, run_id)
     }
 
     pub fn subject(&self) -> String {
@@ -211,11 +214,12 @@ mod tests {
     fn a_digest_in_words() {
         let categories = Categories::builtin();
         let batch = Batch {
-            run_id: "0190163d-8694-739b-aea5-966c26f8ad91",
+            version: 3,
+            run_id: "0190163d-8694-739b-aea5-966c26f8ad91".into(),
             month: "2025-01".parse().unwrap(),
             categories: &categories,
         };
-        let contact = Contact { channel: Channel::Smtp, address: "ann@example.com", line: 2 };
+        let contact = Contact { channel: Channel::Smtp, address: "ann@example.com", secrets: "", line: 2 };
         let records = vec![
             record(AlertEvent::Raised, AlertLevel::Approaching, 800_000),
             record(AlertEvent::Raised, AlertLevel::Exceeded, 1_000_000),
@@ -223,7 +227,7 @@ mod tests {
             record(AlertEvent::Corrected, AlertLevel::Exceeded, 1_000_000),
             record(AlertEvent::Raised, AlertLevel::Pace, 1_100_000),
         ];
-        let message = Message::new(Some(7), contact, batch, records.clone());
+        let message = Message::new(Some(7), contact, batch.clone(), records.clone());
         assert_eq!(message.subject(), "Your budgets for 2025-01: 1 exceeded, 1 approaching, 1 at risk");
         let of = "85.00 of 100.00 (which you set, 20.00 of it left over from before)";
         let expected = format!(
@@ -234,7 +238,7 @@ mod tests {
         );
         assert_eq!(message.text(), expected);
         assert!(message.html().contains("<td><b>Dining</b></td><td>85.00 of 100.00"));
-        let again = Message::new(Some(7), Contact { line: 9, ..contact }, batch, records.clone());
+        let again = Message::new(Some(7), Contact { line: 9, ..contact }, batch.clone(), records.clone());
         assert_eq!(message.id, again.id);
         let elsewhere = Contact { address: "bob@example.com", ..contact };
         assert_ne!(message.id, Message::new(Some(7), elsewhere, batch, records.clone()).id);
@@ -245,7 +249,7 @@ mod tests {
 
     #[test]
     fn addresses_are_masked() {
-        let masked = |channel, address| masked(&Contact { channel, address, line: 1 });
+        let masked = |channel, address| masked(&Contact { channel, address, secrets: "", line: 1 });
         assert_eq!(masked(Channel::Smtp, "ann@example.com"), "a***@example.com");
         assert_eq!(masked(Channel::Smtp, "nonsense"), "***");
         assert_eq!(

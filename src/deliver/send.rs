@@ -1,182 +1,194 @@
-//! Sending: at a bounded rate, some users at once, each user's messages in order.
+//! Sending: each attempt within its time, whatever the other end does.
 //!
-//! In: messages by user. Out: of each what became of it.
-//! Invariant: a message that may be sent again later holds up the later ones of its user and
-//! channel; no error quotes an address or a body.
+//! In: messages. Out: what became of each.
+//! Invariant: an attempt takes no longer than its bound, from the look-up of the name to the answer;
+//! no error quotes an address or a body.
 
-use super::mail::Mail;
+use super::file::{self, Lines};
+use super::mail::{self, Mail};
 use super::message::Message;
-use super::webhook::Webhook;
-use crate::error::Error;
+use super::schedule::{Ended, Limits, Schedule, Step, Tried};
+use super::webhook::{self, Request, Webhook};
+use crate::error::{Error, Result};
 use crate::input::contacts::Channel;
-use futures::StreamExt;
-use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use crate::job::sections::Deliver;
+use crate::planted::Bug;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// What became of a message.
-#[derive(Debug)]
-pub enum Sent {
-    /// A receiver took it.
-    Delivered,
-    /// It will never be taken, for this reason.
-    Refused(String),
-    /// It may be taken later.
-    Deferred,
-    /// It may be taken once somebody has mended what is wrong with us.
-    Failed(Error),
+/// Messages under way at once to one host.
+pub const HOST_AT_ONCE: usize = 8;
+
+/// Messages under way at once: each has a connection, and processes may often open 1,024 files.
+const AT_ONCE_MAX: f64 = 512.0;
+
+/// Messages in memory.
+const ROOM: usize = 16 << 10;
+
+/// A file is for many users and may be large, and its store tries again by itself.
+pub const FILE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A turn in which no attempt ends is over after this.
+const TURN_MAX: Duration = Duration::from_secs(1);
+
+/// What keeps its order: messages of a user and channel; a file is alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Of(u64, Channel),
+    File(u128),
 }
 
-/// What became of one attempt.
-pub enum Tried {
-    Taken,
-    Never(String),
-    /// A receiver is slow or busy, or asks to wait for so long.
-    NotNow(Option<Duration>),
-    /// This address is not to be had now; its host is well.
-    NotThisOne,
-    Broken(Error),
+type Host = (Channel, String);
+
+/// A message as it goes over the line.
+enum Letter {
+    Webhook(Request),
+    Mail(mail::Letter),
+    File(Lines),
 }
-
-/// Messages under way at once.
-const CONCURRENT_MAX: usize = 8;
-
-/// A host that failed so many messages in a row is left alone for the rest of the run.
-const HOST_FAILURES_MAX: u32 = 20;
-
-/// Longer than this nobody waits within a run.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub struct Sender {
-    webhook: Option<Webhook>,
-    mail: Option<Mail>,
-    /// Of one message in a run.
-    attempts_max: u32,
-    interval: Duration,
-    /// When the next attempt may begin.
-    next: Mutex<Instant>,
-    /// Messages that failed in a row, by channel and host.
-    failures: Mutex<HashMap<(Channel, String), u32>>,
-    /// Users whose later messages wait.
-    held_up: Mutex<HashSet<(u64, Channel)>>,
+    pub webhook: Option<Webhook>,
+    pub mail: Option<Mail>,
+    /// That of the contacts, as messages may name it.
+    pub table: String,
+    /// For one attempt.
+    pub timeout: Duration,
+    /// For one attempt to write a file.
+    pub file_timeout: Duration,
 }
 
 impl Sender {
-    pub fn new(webhook: Option<Webhook>, mail: Option<Mail>, attempts_max: u32, rate: f64) -> Sender {
-        Sender {
-            webhook,
-            mail,
-            attempts_max,
-            interval: Duration::from_secs_f64(1.0 / rate),
-            next: Mutex::new(Instant::now()),
-            failures: Mutex::default(),
-            held_up: Mutex::default(),
-        }
-    }
-
-    /// Sends the messages of users, each user's in order. Out: for each user and message what became
-    /// of it, and after how many attempts, in the same order.
-    pub async fn send_all(&self, users: &[&Vec<Message<'_>>]) -> Vec<Vec<(Sent, u32)>> {
-        let sending = users.iter().map(|messages| self.send_user(messages));
-        futures::stream::iter(sending).buffered(CONCURRENT_MAX).collect().await
-    }
-
-    async fn send_user(&self, messages: &[Message<'_>]) -> Vec<(Sent, u32)> {
-        let mut sent = Vec::with_capacity(messages.len());
-        for message in messages {
-            let key = message.user_id.map(|user| (user, message.contact.channel));
-            let waits = key.is_some_and(|key| self.held_up.lock().expect("no panic in here").contains(&key));
-            let (result, attempts) = if waits { (Sent::Deferred, 0) } else { self.send(message).await };
-            if let (Sent::Deferred | Sent::Failed(_), Some(key)) = (&result, key) {
-                self.held_up.lock().expect("no panic in here").insert(key);
-            }
-            sent.push((result, attempts));
-        }
-        sent
-    }
-
-    async fn send(&self, message: &Message<'_>) -> (Sent, u32) {
-        let channel = message.contact.channel;
-        let host = match channel {
-            Channel::Webhook => Webhook::host(message.contact.address),
-            _ => String::new(),
-        };
-        let key = (channel, host);
-        let mut attempt = 0;
-        loop {
-            let failures = self.failures.lock().expect("no panic in here").get(&key).copied();
-            if failures.unwrap_or(0) >= HOST_FAILURES_MAX {
-                return (Sent::Deferred, attempt);
-            }
-            attempt += 1;
-            self.wait_for_turn().await;
-            let (asked, blames_host) = match self.attempt(message).await {
-                Tried::Taken => {
-                    self.host_is_well(&key);
-                    return (Sent::Delivered, attempt);
-                }
-                Tried::Never(reason) => {
-                    self.host_is_well(&key);
-                    return (Sent::Refused(reason), attempt);
-                }
-                Tried::Broken(error) => {
-                    self.host_failed(key);
-                    return (Sent::Failed(error), attempt);
-                }
-                Tried::NotNow(asked) => (asked, true),
-                Tried::NotThisOne => (None, false),
-            };
-            let wait = asked.unwrap_or_else(|| backoff(attempt));
-            if attempt >= self.attempts_max || wait > WAIT_MAX {
-                if blames_host {
-                    self.host_failed(key);
-                }
-                return (Sent::Deferred, attempt);
-            }
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    fn host_is_well(&self, key: &(Channel, String)) {
-        self.failures.lock().expect("no panic in here").remove(key);
-    }
-
-    fn host_failed(&self, key: (Channel, String)) {
-        *self.failures.lock().expect("no panic in here").entry(key).or_default() += 1;
-    }
-
-    async fn attempt(&self, message: &Message<'_>) -> Tried {
+    /// Errors: what came of an attempt that needs no line.
+    fn letter(&self, message: &Message) -> Result<Letter, Tried> {
         let unfit = || Tried::Broken(Error::invariant("a channel without its sender"));
         match message.contact.channel {
-            Channel::Webhook => match &self.webhook {
-                Some(webhook) => webhook.send(message).await,
-                None => unfit(),
-            },
-            Channel::Smtp => match &self.mail {
-                Some(mail) => mail.send(message).await,
-                None => unfit(),
-            },
-            Channel::File => unfit(),
+            Channel::Webhook => {
+                let webhook = self.webhook.as_ref().ok_or_else(unfit)?;
+                webhook.request(message).map(Letter::Webhook).map_err(Tried::Never)
+            }
+            Channel::Smtp => {
+                let mail = self.mail.as_ref().ok_or_else(unfit)?;
+                mail.letter(message).map(Letter::Mail).map_err(Tried::Never)
+            }
+            Channel::File => Ok(Letter::File(file::lines(message, &self.table))),
         }
     }
 
-    /// Attempts begin one after the other, at the rate of the job.
-    async fn wait_for_turn(&self) {
-        let turn = {
-            let mut next = self.next.lock().expect("no panic in here");
-            let turn = (*next).max(Instant::now());
-            *next = turn + self.interval;
-            turn
+    /// One attempt. What is not known in time may have been taken, and is sent again under its id.
+    async fn attempt(&self, letter: Letter) -> Tried {
+        let unfit = || Tried::Broken(Error::invariant("a channel without its sender"));
+        let bound = match &letter {
+            Letter::File(_) => self.file_timeout,
+            _ if Bug::AttemptUnbounded.is_planted() => Duration::MAX,
+            _ => self.timeout,
         };
-        tokio::time::sleep_until(turn).await;
+        let sent = async {
+            match (letter, &self.webhook, &self.mail) {
+                (Letter::Webhook(request), Some(webhook), _) => webhook.send(request).await,
+                (Letter::Mail(letter), _, Some(mail)) => mail.send(letter).await,
+                (Letter::File(lines), ..) => file::write(lines).await,
+                _ => unfit(),
+            }
+        };
+        tokio::time::timeout(bound, sent).await.unwrap_or(Tried::NotNow(None))
     }
 }
 
-/// 1, 2, 4 … seconds, of which the second half is chance, so that receivers who fell over are not
-/// woken by everybody at once.
-fn backoff(attempt: u32) -> Duration {
-    let whole = 1000u64 << (attempt - 1).min(6);
-    let chance = getrandom::u64().unwrap_or(0) % (whole / 2 + 1);
-    Duration::from_millis(whole / 2 + chance)
+/// Takes messages, and has them sent as the schedule says.
+pub struct Courier<'a> {
+    sender: Arc<Sender>,
+    schedule: Schedule<Lane, Host, Message<'a>>,
+    under_way: JoinSet<(Lane, Tried)>,
+    started: Instant,
+}
+
+impl<'a> Courier<'a> {
+    pub fn new(sender: Sender, deliver: &Deliver) -> Courier<'a> {
+        let at_once = deliver.rate_per_second * sender.timeout.as_secs_f64();
+        let run_max = Duration::from_secs(deliver.run_seconds_max.into());
+        let schedule = Schedule::new(Limits {
+            interval: Duration::from_secs_f64(1.0 / deliver.rate_per_second),
+            // As many as begin while one lasts: then nobody waits for a slot.
+            slots: at_once.clamp(HOST_AT_ONCE as f64, AT_ONCE_MAX).ceil() as usize,
+            attempts_max: deliver.attempts,
+            deadline: if Bug::RunUnbounded.is_planted() { Duration::MAX } else { run_max },
+            room: ROOM,
+            patience: sender.timeout,
+        });
+        let (sender, under_way) = (Arc::new(sender), JoinSet::new());
+        Courier { sender, schedule, under_way, started: Instant::now() }
+    }
+
+    /// Takes a message, or gives it back while there is no room for it.
+    pub fn offer(&mut self, message: Message<'a>) -> Result<(), Message<'a>> {
+        let Message { contact, user_id, id, .. } = &message;
+        let channel = contact.channel;
+        let host = match channel {
+            Channel::Webhook => webhook::host(contact.address),
+            Channel::Smtp => String::new(),
+            Channel::File => file::host(contact.address),
+        };
+        let lane = user_id.map_or(Lane::File(*id), |user| Lane::Of(user, channel));
+        // The lines of many users are many bytes.
+        let at_once = if channel == Channel::File { 1 } else { HOST_AT_ONCE };
+        self.schedule.offer(self.started.elapsed(), lane, (channel, host), at_once, message)
+    }
+
+    /// Begins what may begin now. With `idle`, waits until an attempt ends or another may begin, but
+    /// not long.
+    pub async fn turn(&mut self, idle: bool) -> Result<()> {
+        let until = loop {
+            match self.schedule.next(self.started.elapsed()) {
+                Step::Start(lane) => self.start(lane),
+                Step::WaitUntil(until) => break until,
+            }
+        };
+        if idle && !self.schedule.is_empty() {
+            let most = self.started.elapsed() + TURN_MAX;
+            let until = tokio::time::sleep_until(self.started + until.min(most));
+            tokio::select! {
+                Some(ended) = self.under_way.join_next() => self.done(ended)?,
+                () = until => {}
+            }
+        }
+        while let Some(ended) = self.under_way.try_join_next() {
+            self.done(ended)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, lane: Lane) {
+        match self.sender.letter(self.schedule.message(&lane)) {
+            Ok(letter) => {
+                let sender = self.sender.clone();
+                self.under_way.spawn(async move { (lane, sender.attempt(letter).await) });
+            }
+            Err(tried) => self.schedule.done(self.started.elapsed(), &lane, tried, 0),
+        }
+    }
+
+    fn done(&mut self, ended: Result<(Lane, Tried), tokio::task::JoinError>) -> Result<()> {
+        let (lane, tried) = ended.map_err(|_| Error::invariant("an attempt did not come to its end"))?;
+        let chance = getrandom::u64().unwrap_or(0);
+        self.schedule.done(self.started.elapsed(), &lane, tried, chance);
+        Ok(())
+    }
+
+    pub fn take_ended(&mut self) -> Vec<Ended<Message<'a>>> {
+        self.schedule.take_ended()
+    }
+
+    /// Whether every message that was taken has ended.
+    pub fn is_empty(&self) -> bool {
+        self.schedule.is_empty()
+    }
+
+    pub async fn close(self) {
+        if let Some(mail) = &self.sender.mail {
+            mail.close().await;
+        }
+    }
 }

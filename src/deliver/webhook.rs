@@ -1,79 +1,162 @@
 //! Alerts by HTTP: one POST for each, signed.
 //!
 //! In: a message. Out: whether its receiver took it. The signature is that of the Standard Webhooks
-//! specification: HMAC-SHA256 over `id.timestamp.body`, in base64, behind `v1,`.
-//! Invariant: a repeated message has the same `webhook-id`; redirects are not followed.
+//! specification, with a secret of the endpoint's own.
+//! Invariant: a repeated message has the same `webhook-id`; redirects and proxies are not followed;
+//! of an answer the status and `Retry-After` are read, and no body.
 
+use super::addresses::{Guard, NotAllowed};
 use super::message::Message;
-use super::send::Tried;
+use super::schedule::Tried;
 use crate::error::{Error, Result};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use crate::input::secrets::Secret;
+use crate::job::networks::Network;
 use chrono::{DateTime, Utc};
-use hmac::{Hmac, Mac};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use sha2::Sha256;
+use std::sync::Arc;
 use std::time::Duration;
+use url::Url;
 
-/// The variable that holds the secret: `whsec_` and base64, of 24 to 64 bytes.
+/// The variable that holds the secret from which those of the endpoints are derived.
 pub const SECRET: &str = "PENNYMILL_WEBHOOK_SECRET";
 
-const PREFIX: &str = "whsec_";
+/// The variable that holds the one before, while receivers take over the new one.
+pub const PREVIOUS: &str = "PENNYMILL_WEBHOOK_SECRET_PREVIOUS";
+
+/// Bytes of an address.
+const ADDRESS_MAX: usize = 2048;
+
+/// A connection that nobody uses is closed after this.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+
+/// What endpoints' secrets are derived from, the current one first.
+pub type JobSecrets = Vec<Secret>;
+
+/// The job's secrets. Errors when there is none, or one that is unusable.
+pub fn secrets_from_environment() -> Result<JobSecrets> {
+    let read = |name: &str| -> Result<Option<Secret>> {
+        let Some(text) = std::env::var_os(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        match text.to_str().and_then(Secret::parse) {
+            Some(secret) => Ok(Some(secret)),
+            None => Err(unfit(name, "is not a secret as it should be")),
+        }
+    };
+    let current = read(SECRET)?.ok_or_else(|| unfit(SECRET, "is not set"))?;
+    Ok(std::iter::once(current).chain(read(PREVIOUS)?).collect())
+}
+
+fn unfit(name: &str, what: &str) -> Error {
+    Error::unfit(format!("{name} {what}")).advise("set it to whsec_ and the base64 of 24 to 64 random bytes")
+}
+
+/// What is to be sent.
+pub struct Request {
+    url: Url,
+    id: String,
+    body: String,
+    /// Of the endpoint: all of them sign.
+    secrets: Vec<Secret>,
+}
 
 pub struct Webhook {
+    /// For https, to public addresses and the job's networks.
     client: reqwest::Client,
-    secret: Vec<u8>,
+    guard: Guard,
+    /// For plain http, to the job's networks.
+    plain_client: reqwest::Client,
+    plain_guard: Guard,
+    secrets: JobSecrets,
 }
 
 impl Webhook {
-    /// Errors when there is no usable secret.
-    pub fn from_environment(timeout: Duration) -> Result<Webhook> {
-        let unfit = |what: &str| {
-            let error = Error::unfit(format!("{SECRET} {what}"));
-            Err(error.advise("set it to whsec_ and the base64 of 24 to 64 random bytes"))
+    /// `at_once` is how many requests one host gets at once.
+    pub fn new(
+        secrets: JobSecrets,
+        networks: &[Network],
+        timeout: Duration,
+        at_once: usize,
+    ) -> Result<Webhook> {
+        let client = |guard: &Guard| {
+            let client = reqwest::Client::builder()
+                .timeout(timeout)
+                .redirect(reqwest::redirect::Policy::none())
+                // A proxy would look up the names, and nobody would judge their addresses.
+                .no_proxy()
+                .dns_resolver(Arc::new(guard.clone()))
+                // The head of an answer is bounded there, to some hundred kilobytes.
+                .http1_only()
+                .pool_idle_timeout(IDLE_MAX)
+                .pool_max_idle_per_host(at_once)
+                .user_agent(concat!("pennymill/", env!("CARGO_PKG_VERSION")));
+            client.build().map_err(|_| Error::unfit("the HTTP client cannot be set up"))
         };
-        let Ok(text) = std::env::var(SECRET) else { return unfit("is not set, and contacts use webhooks") };
-        let secret = text.strip_prefix(PREFIX).and_then(|base64| BASE64_STANDARD.decode(base64).ok());
-        let Some(secret) = secret.filter(|secret| (24..=64).contains(&secret.len())) else {
-            return unfit("is not a secret as it should be");
-        };
-        let client = reqwest::Client::builder()
-            .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("pennymill/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|_| Error::unfit("the HTTP client cannot be set up"))?;
-        Ok(Webhook { client, secret })
+        let (guard, plain_guard) = (Guard::new(networks, true), Guard::new(networks, false));
+        let (client, plain_client) = (client(&guard)?, client(&plain_guard)?);
+        Ok(Webhook { client, guard, plain_client, plain_guard, secrets })
     }
 
-    /// The host of an address; none of one that is no URL.
-    pub fn host(address: &str) -> String {
-        let url = url::Url::parse(address).ok();
-        url.and_then(|url| url.host_str().map(String::from)).unwrap_or_default()
-    }
-
-    pub async fn send(&self, message: &Message<'_>) -> Tried {
-        let url = url::Url::parse(message.contact.address).ok();
+    /// What is to be sent. Errors: why it will never be taken.
+    pub fn request(&self, message: &Message) -> Result<Request, String> {
+        let contact = &message.contact;
+        if contact.address.len() > ADDRESS_MAX {
+            return Err(format!("an address of more than {ADDRESS_MAX} bytes"));
+        }
+        let url = Url::parse(contact.address).ok();
         let Some(url) = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) else {
-            return Tried::Never("not a URL of http or https".into());
+            return Err("not a URL of http or https".into());
         };
-        let (id, body, timestamp) = (message.id_text(), message.webhook_body(), Utc::now().timestamp());
+        if !self.ways(&url).1.allows_host(url.host()) {
+            return Err(NotAllowed.to_string());
+        }
+        let own: Vec<Secret> = contact.secrets.split_whitespace().filter_map(Secret::parse).collect();
+        let secrets = match own.is_empty() {
+            true => self.secrets.iter().map(|secret| secret.of_endpoint(&url)).collect(),
+            false => own,
+        };
+        Ok(Request { url, id: message.id_text(), body: message.webhook_body(), secrets })
+    }
+
+    pub async fn send(&self, request: Request) -> Tried {
+        let Request { url, id, body, secrets } = request;
+        let timestamp = Utc::now().timestamp();
+        let signatures: Vec<String> =
+            secrets.iter().map(|secret| secret.signature(&id, timestamp, &body)).collect();
         let request = self
-            .client
+            .ways(&url)
+            .0
             .post(url)
             .header("content-type", "application/json")
             .header("webhook-id", &id)
             .header("webhook-timestamp", timestamp.to_string())
-            .header("webhook-signature", signature(&self.secret, &id, timestamp, &body))
+            .header("webhook-signature", signatures.join(" "))
             .header("idempotency-key", &id)
             .body(body);
         match request.send().await {
             Ok(response) => judged(response.status(), response.headers()),
+            Err(error) if is_not_allowed(&error) => Tried::Never(NotAllowed.to_string()),
             // Whatever happened on the way may have happened after it was taken.
             Err(_) => Tried::NotNow(None),
         }
     }
+
+    fn ways(&self, url: &Url) -> (&reqwest::Client, &Guard) {
+        match url.scheme() {
+            "https" => (&self.client, &self.guard),
+            _ => (&self.plain_client, &self.plain_guard),
+        }
+    }
+}
+
+/// The host and port of an address; nothing of one that is no URL.
+pub fn host(address: &str) -> String {
+    let host = |url: Url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?));
+    Url::parse(address).ok().and_then(host).unwrap_or_default()
+}
+
+fn is_not_allowed(error: &reqwest::Error) -> bool {
+    let first: &dyn std::error::Error = error;
+    std::iter::successors(Some(first), |error| error.source()).any(|error| error.is::<NotAllowed>())
 }
 
 /// What an answer means. A receiver that is gone, or refuses this message, will do so again; one
@@ -96,24 +179,9 @@ fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     Some((at.to_utc() - now).to_std().unwrap_or_default())
 }
 
-fn signature(secret: &[u8], id: &str, timestamp: i64, body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length");
-    mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
-    format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The example of the reference libraries' tests.
-    #[test]
-    fn signatures_are_those_of_the_specification() {
-        let secret = BASE64_STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let signed =
-            signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
-        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
 
     #[test]
     fn answers_are_judged() {

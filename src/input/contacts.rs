@@ -1,10 +1,11 @@
 //! Who is to be told, and where: the table of contacts.
 //!
-//! In: a table of user, channel and address. Out: the contacts of a user.
-//! Invariant: an address appears in no error and no log; whoever names one names its line.
+//! In: a table of user, channel, address and secret. Out: the contacts of a user.
+//! Invariant: an address or a secret appears in no error and no log; whoever names one names its line.
 
 use super::reference::user_id;
-use super::table_rows::{Refused, Source, for_each_line, required};
+use super::secrets::Secret;
+use super::table_rows::{Refused, Source, for_each_line, optional, required};
 use crate::error::Result;
 
 /// How somebody is told.
@@ -35,6 +36,9 @@ impl Channel {
 pub struct Contact<'c> {
     pub channel: Channel,
     pub address: &'c str,
+    /// What signs for this address alone, in place of what is derived: one secret, or two while one
+    /// takes the place of the other. Empty if none is given.
+    pub secrets: &'c str,
     /// Of the table.
     pub line: u64,
 }
@@ -46,6 +50,8 @@ struct Entry {
     channel: Channel,
     start: usize,
     length: usize,
+    /// Secrets stand right behind the address.
+    secrets_length: usize,
     line: u64,
 }
 
@@ -59,11 +65,12 @@ pub struct Contacts {
 }
 
 impl Contacts {
-    /// Errors: a user who is neither a number nor `*`, an unknown channel, an empty address. Whether
-    /// an address can be used shows when it is.
+    /// Errors: a user who is neither a number nor `*`, an unknown channel, an empty address, a secret
+    /// that is none. Whether an address can be used shows when it is.
     pub fn read(table: &str) -> Result<Contacts> {
         let mut contacts = Contacts::default();
-        let columns = ["user_id", "channel", "address"].map(required);
+        let [user, channel, address] = ["user_id", "channel", "address"].map(required);
+        let columns = [user, channel, address, optional("secret")];
         for_each_line(&Source::Stored(table), &columns, |line, row| {
             let channel = Channel::ALL.into_iter().find(|channel| channel.name() == row[1]);
             let channel = channel
@@ -72,9 +79,11 @@ impl Contacts {
             if address.is_empty() {
                 return Err(Refused(2, "empty".into()));
             }
-            let (start, length) = (contacts.addresses.len(), address.len());
+            let secrets = secrets(channel, row[3])?;
+            let (start, length, secrets_length) = (contacts.addresses.len(), address.len(), secrets.len());
             contacts.addresses.push_str(address);
-            let entry = |user_id| Entry { user_id, channel, start, length, line };
+            contacts.addresses.push_str(secrets);
+            let entry = |user_id| Entry { user_id, channel, start, length, secrets_length, line };
             match row[0] {
                 "*" => contacts.of_everybody.push(entry(0)),
                 user => contacts.by_user.push(entry(user_id(user, 0)?)),
@@ -113,8 +122,30 @@ impl Contacts {
         self.by_user.iter().chain(&self.of_everybody).any(|entry| entry.channel == channel)
     }
 
+    /// Whether a webhook has no secret in the table.
+    pub fn derive_secrets(&self) -> bool {
+        let is_derived = |entry: &&Entry| entry.channel == Channel::Webhook && entry.secrets_length == 0;
+        self.by_user.iter().chain(&self.of_everybody).any(|entry| is_derived(&entry))
+    }
+
     fn contact(&self, entry: &Entry) -> Contact<'_> {
-        let address = &self.addresses[entry.start..entry.start + entry.length];
-        Contact { channel: entry.channel, address, line: entry.line }
+        let (address, rest) = self.addresses[entry.start..].split_at(entry.length);
+        let secrets = &rest[..entry.secrets_length];
+        Contact { channel: entry.channel, address, secrets, line: entry.line }
+    }
+}
+
+/// The secrets of a cell, if it holds some that can be used.
+fn secrets(channel: Channel, cell: &str) -> Result<&str, Refused> {
+    let cell = cell.trim();
+    let refused = |what: &str| Err(Refused(3, what.into()));
+    let all: Vec<&str> = cell.split_whitespace().collect();
+    match all.len() {
+        0 => Ok(cell),
+        _ if channel != Channel::Webhook => refused("only webhooks are signed"),
+        1 | 2 if all.iter().all(|secret| Secret::parse(secret).is_some()) => Ok(cell),
+        _ => refused(
+            "not a secret: whsec_ and the base64 of 24 to 64 bytes, or two of them with a blank between",
+        ),
     }
 }

@@ -13,4 +13,5 @@ pub mod ledger;
 pub mod plan;
 pub mod published;
 pub mod reference;
+pub mod secrets;
 pub mod table_rows;

@@ -42,6 +42,12 @@ pub enum Command {
     Score(ScoreArgs),
     /// Generate logs and reference tables
     Generate(GenerateArgs),
+    /// Print the secret that signs webhooks to an address, for whoever receives them there. It is derived
+    /// from the secret in PENNYMILL_WEBHOOK_SECRET
+    WebhookSecret {
+        /// As it stands in the table of contacts
+        address: String,
+    },
     /// Print the contract of a dataset; without a name, list them
     Schema { dataset: Option<String> },
 }

@@ -5,6 +5,7 @@
 
 pub mod asked;
 pub mod cli;
+pub mod networks;
 pub mod sections;
 pub mod spec;
 pub mod values;

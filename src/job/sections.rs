@@ -3,6 +3,7 @@
 //! In: TOML or JSON. Out: a struct for each section.
 //! Invariant: a section that is not there is its default; every value is of its type and range.
 
+use super::networks::Network;
 use super::values::{
     AsOf, Compress, Currency, Day, Memory, Months, OneOrMore, Server, Share, SmtpTls, Text, Thresholds,
     TimeZone,
@@ -70,15 +71,45 @@ pub struct Deliver {
     pub rate_per_second: f64,
     /// Of one message in a run.
     pub attempts: u32,
-    /// For one attempt.
+    /// For one attempt, from the look-up of the name to the answer.
     pub timeout_seconds: u32,
+    /// After this no attempt begins: what waits is left for the next run.
+    pub run_seconds_max: u32,
     /// What was said longer ago is a dead letter.
     pub age_days_max: u32,
+    /// Networks that messages may go to although they are not public, or although they go there
+    /// unencrypted.
+    pub networks_allowed: OneOrMore<Text<Network>>,
+}
+
+impl Deliver {
+    /// What no single value can show. Errors: a number out of its range.
+    pub fn check(&self) -> Result<(), String> {
+        let ranges = [
+            ("rate_per_second", self.rate_per_second, 0.001, 100_000.0),
+            ("attempts", self.attempts.into(), 1.0, 100.0),
+            ("timeout_seconds", self.timeout_seconds.into(), 1.0, 600.0),
+            ("run_seconds_max", self.run_seconds_max.into(), 1.0, 604_800.0),
+        ];
+        let out = ranges.iter().find(|(_, value, least, most)| !(*least..=*most).contains(value));
+        out.map_or(Ok(()), |(key, _, least, most)| Err(format!("`deliver.{key}` must be {least} to {most}")))
+    }
+
+    pub fn networks(&self) -> Vec<Network> {
+        self.networks_allowed.0.iter().map(|network| network.0).collect()
+    }
 }
 
 impl Default for Deliver {
     fn default() -> Deliver {
-        Deliver { rate_per_second: 50.0, attempts: 5, timeout_seconds: 10, age_days_max: 7 }
+        Deliver {
+            rate_per_second: 50.0,
+            attempts: 5,
+            timeout_seconds: 10,
+            run_seconds_max: 3600,
+            age_days_max: 7,
+            networks_allowed: OneOrMore::default(),
+        }
     }
 }
 

@@ -53,7 +53,9 @@ pub const KEYS: &[&str] = &[
     "deliver.rate_per_second",
     "deliver.attempts",
     "deliver.timeout_seconds",
+    "deliver.run_seconds_max",
     "deliver.age_days_max",
+    "deliver.networks_allowed",
     "smtp.server",
     "smtp.tls",
     "smtp.from",
@@ -220,14 +222,7 @@ impl Spec {
         if self.alerts.pace_from_day.is_some_and(|day| !(1..=31).contains(&day)) {
             return unfit("`alerts.pace_from_day` must be a day of a month, 1 to 31");
         }
-        let deliver = &self.deliver;
-        let rates = 0.001..=100_000.0;
-        if !rates.contains(&deliver.rate_per_second) || deliver.attempts == 0 || deliver.timeout_seconds == 0
-        {
-            return unfit(
-                "`deliver.rate_per_second`, `.attempts` and `.timeout_seconds` must be more than 0",
-            );
-        }
+        self.deliver.check().map_err(|what| Error::unfit(what).at(shown))?;
         match self.kind {
             JobKind::Bench if self.bench.runs == 0 => unfit("`bench.runs` must be at least 1"),
             JobKind::Bench => Ok(self),

@@ -43,6 +43,40 @@ pub struct Settled {
     pub reason: Option<String>,
 }
 
+/// The version of `monthly_spending` up to which everything is settled.
+pub fn settled_version(lake: &Lake) -> Result<u64> {
+    let Some(table) = lake.table(DELIVERIES)? else { return Ok(0) };
+    let Some(version) = wait(table.application_version(SETTLED))? else { return Ok(0) };
+    // One that is ahead would leave what comes undelivered.
+    match version.unsigned_abs() <= lake.published(MONTHLY_SPENDING)?.version() {
+        true => Ok(version.unsigned_abs()),
+        false => Err(table.impossible(SETTLED, version)),
+    }
+}
+
+/// The messages with the alerts of a version that are settled.
+pub fn settled(lake: &Lake, version: u64) -> Result<HashSet<u128>> {
+    let mut settled = HashSet::new();
+    if Bug::DeliveredAgain.is_planted() {
+        return Ok(settled);
+    }
+    let Some(table) = lake.table(DELIVERIES)? else { return Ok(settled) };
+    let place = lake.place.child(DELIVERIES);
+    for file in table.files()?.iter().filter(|file| file.path.starts_with(&prefix(version))) {
+        let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("deliveries cannot be read: {e}"));
+        let bytes = place.child(&file.path).read()?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
+        for batch in builder.build().map_err(|e| broken(&e))? {
+            let batch = batch.map_err(|e| broken(&e))?;
+            let ids = batch.column_by_name("message_id").and_then(|column| column.as_string_opt::<i32>());
+            for id in ids.ok_or_else(|| broken(&"no message_id"))?.iter().flatten() {
+                settled.insert(u128::from_str_radix(id, 16).map_err(|e| broken(&e))?);
+            }
+        }
+    }
+    Ok(settled)
+}
+
 /// The ledger of one run of the job.
 pub struct DeliveryLedger<'a> {
     lake: &'a Lake,
@@ -54,41 +88,6 @@ pub struct DeliveryLedger<'a> {
 impl<'a> DeliveryLedger<'a> {
     pub fn new(lake: &'a Lake, run_id: String) -> DeliveryLedger<'a> {
         DeliveryLedger { lake, run_id, sequence: 0 }
-    }
-
-    /// The version of `monthly_spending` up to which everything is settled.
-    pub fn settled_version(&self) -> Result<u64> {
-        let Some(table) = self.lake.table(DELIVERIES)? else { return Ok(0) };
-        let Some(version) = wait(table.application_version(SETTLED))? else { return Ok(0) };
-        // One that is ahead would leave what comes undelivered.
-        match version.unsigned_abs() <= self.lake.published(MONTHLY_SPENDING)?.version() {
-            true => Ok(version.unsigned_abs()),
-            false => Err(table.impossible(SETTLED, version)),
-        }
-    }
-
-    /// The messages with the alerts of a version that are settled.
-    pub fn settled(&self, version: u64) -> Result<HashSet<u128>> {
-        let mut settled = HashSet::new();
-        if Bug::DeliveredAgain.is_planted() {
-            return Ok(settled);
-        }
-        let Some(table) = self.lake.table(DELIVERIES)? else { return Ok(settled) };
-        let place = self.lake.place.child(DELIVERIES);
-        for file in table.files()?.iter().filter(|file| file.path.starts_with(&prefix(version))) {
-            let broken =
-                |e: &dyn std::fmt::Display| Error::invariant(format!("deliveries cannot be read: {e}"));
-            let bytes = place.child(&file.path).read()?;
-            let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
-            for batch in builder.build().map_err(|e| broken(&e))? {
-                let batch = batch.map_err(|e| broken(&e))?;
-                let ids = batch.column_by_name("message_id").and_then(|column| column.as_string_opt::<i32>());
-                for id in ids.ok_or_else(|| broken(&"no message_id"))?.iter().flatten() {
-                    settled.insert(u128::from_str_radix(id, 16).map_err(|e| broken(&e))?);
-                }
-            }
-        }
-        Ok(settled)
     }
 
     /// Adds messages with the alerts of a version.
@@ -118,7 +117,7 @@ impl<'a> DeliveryLedger<'a> {
     /// Everything up to this version is settled.
     pub fn settle(&self, version: u64) -> Result<()> {
         // Another run may have got there first.
-        if self.settled_version()? >= version {
+        if settled_version(self.lake)? >= version {
             return Ok(());
         }
         self.commit(DELIVERIES, &schema::deliveries(), &[], SETTLED, version as i64)

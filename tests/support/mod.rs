@@ -4,6 +4,7 @@
 //! Invariant: nothing outside the test's own folder is written.
 
 pub mod apart;
+pub mod delivery;
 pub mod faults;
 #[cfg(unix)]
 pub mod night;

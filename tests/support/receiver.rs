@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the receiver does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// Answers with a status, and perhaps with `Retry-After` in seconds.
     Answer(u16, Option<u32>),
+    /// Sends the client to a port of this machine.
+    Redirect(u16),
     /// Takes it and closes the connection: the answer is lost.
     HangUp,
     /// Takes it and says nothing for so many milliseconds.
@@ -26,14 +28,24 @@ pub struct Request {
     pub headers: BTreeMap<String, String>,
     pub body: String,
     pub did: Behaviour,
+    pub at: Instant,
 }
 
 pub type Requests = Arc<Mutex<Vec<Request>>>;
 
 /// Serves until the process ends. Out: `http://127.0.0.1:port`, and what came.
 pub fn receive(behave: impl Fn(usize) -> Behaviour + Send + Sync + 'static) -> (String, Requests) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (port, requests) = receive_at("127.0.0.1", move |number, _| behave(number));
+    (format!("http://127.0.0.1:{port}"), requests)
+}
+
+/// The same at another address; what is done may depend on the headers. Out: the port, and what came.
+pub fn receive_at(
+    ip: &str,
+    behave: impl Fn(usize, &BTreeMap<String, String>) -> Behaviour + Send + Sync + 'static,
+) -> (u16, Requests) {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
     let (requests, behave) = (Requests::default(), Arc::new(behave));
     let kept = requests.clone();
     std::thread::spawn(move || {
@@ -43,10 +55,12 @@ pub fn receive(behave: impl Fn(usize) -> Behaviour + Send + Sync + 'static) -> (
             std::thread::spawn(move || drop(serve(stream, &kept, &*behave)));
         }
     });
-    (address, requests)
+    (port, requests)
 }
 
-fn serve(stream: TcpStream, kept: &Requests, behave: &dyn Fn(usize) -> Behaviour) -> std::io::Result<()> {
+type Behave = dyn Fn(usize, &BTreeMap<String, String>) -> Behaviour;
+
+fn serve(stream: TcpStream, kept: &Requests, behave: &Behave) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -64,8 +78,8 @@ fn serve(stream: TcpStream, kept: &Requests, behave: &dyn Fn(usize) -> Behaviour
     reader.read_exact(&mut body)?;
     let did = {
         let mut kept = kept.lock().unwrap();
-        let did = behave(kept.len());
-        kept.push(Request { headers, body: String::from_utf8(body).unwrap(), did });
+        let did = behave(kept.len(), &headers);
+        kept.push(Request { headers, body: String::from_utf8(body).unwrap(), did, at: Instant::now() });
         did
     };
     let mut stream = stream;
@@ -74,6 +88,13 @@ fn serve(stream: TcpStream, kept: &Requests, behave: &dyn Fn(usize) -> Behaviour
         Behaviour::Stall(millis) => {
             std::thread::sleep(Duration::from_millis(millis));
             Ok(())
+        }
+        Behaviour::Redirect(port) => {
+            let to = format!("http://127.0.0.1:{port}/");
+            write!(
+                stream,
+                "HTTP/1.1 302 X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
         }
         Behaviour::Answer(status, retry_after) => {
             let retry_after =
