@@ -3,7 +3,7 @@
 //! In: a lake with alerts, an HTTP receiver, a mail server, an object store. Out: pass or fail.
 //! Invariant: whatever happens, every alert arrives, in order, and repeats come under their id.
 
-use crate::support::delivery::{SECRET, alerted, deliver, job, secret_of, select, signature};
+use crate::support::delivery::{SECRET, alerted, copy_of, deliver, job, secret_of, select, signature};
 use crate::support::receiver::{Behaviour, Requests, receive};
 use crate::support::{Numbers, python, say};
 use serde_json::Value;
@@ -319,4 +319,77 @@ fn a_digest_arrives_by_mail() {
     assert!(!dead.concat().contains("canary"));
     assert_eq!(encrypted.code, 78, "the server knows no encryption: {}", encrypted.stderr);
     assert_eq!(std::fs::read_dir(scratch.path("mails")).unwrap().count(), 4);
+}
+
+/// `aiosmtpd` with a certificate, which lets in `budgets` with the password `right` alone.
+const ENCRYPTED_MAIL_SERVER: &str = r#"
+import socket, ssl, sys, time
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+
+class Handler:
+    async def handle_DATA(self, server, session, envelope):
+        with open("taken", "a") as file:
+            file.write(f"{envelope.rcpt_tos[0]} {session.authenticated}\n")
+        return "250 OK"
+
+def authenticate(server, session, envelope, mechanism, data):
+    return AuthResult(success=data.login == b"budgets" and data.password == b"right", handled=False)
+
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain("certificate.pem", "key.pem")
+way = {"implicit": {"ssl_context": context, "auth_require_tls": False}, "starttls": {"tls_context": context}}
+free = socket.socket(); free.bind(("127.0.0.1", 0)); port = free.getsockname()[1]; free.close()
+Controller(Handler(), hostname="127.0.0.1", port=port, authenticator=authenticate, auth_required=True,
+           **way[sys.argv[1]]).start()
+print(port, flush=True)
+time.sleep(600)
+"#;
+
+#[test]
+fn mail_arrives_over_an_encrypted_line_and_over_no_other() {
+    let Some(python) = python("mail", &["aiosmtpd==1.4.6"]) else { return };
+    let lake = alerted(1);
+    for way in ["implicit", "starttls"] {
+        let scratch = copy_of(&lake);
+        let mut openssl = Command::new("openssl");
+        openssl.args(
+            "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out certificate.pem -days 2".split(' '),
+        );
+        openssl.args("-subj /CN=localhost -addext subjectAltName=DNS:localhost".split(' '));
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]).stderr(Stdio::null());
+        if !openssl.current_dir(scratch.path("")).status().is_ok_and(|status| status.success()) {
+            return say("skipped: there is no openssl that makes certificates");
+        }
+        let mut server = Command::new(&python)
+            .args(["-W", "ignore", "-c", ENCRYPTED_MAIL_SERVER, way])
+            .current_dir(scratch.path(""))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut port)
+            .unwrap();
+        let smtp = format!(
+            "[deliver]\nattempts = 1\n[smtp]\nserver = \"localhost:{}\"\ntls = \"{way}\"\n\
+             from = \"b@pennymill.example\"\nuser = \"budgets\"\n",
+            port.trim()
+        );
+        let job = job(&scratch, "1,smtp,ann@example.com\n", &smtp);
+        let scratch = scratch.environment("PENNYMILL_SMTP_PASSWORD", "wrong");
+        let unknown = deliver(&scratch, &job);
+        let roots = scratch.path("certificate.pem").to_str().unwrap().to_string();
+        let scratch = scratch.environment("SSL_CERT_FILE", &roots);
+        let wrong = deliver(&scratch, &job);
+        let scratch = scratch.environment("PENNYMILL_SMTP_PASSWORD", "right");
+        let right = deliver(&scratch, &job);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert_eq!(unknown.code, 75, "{way}: nobody vouches for the server: {}", unknown.stderr);
+        assert_eq!(wrong.code, 77, "{way}: {}", wrong.stderr);
+        assert_eq!(right.code, 0, "{way}: {}", right.stderr);
+        let taken = std::fs::read_to_string(scratch.path("taken")).unwrap();
+        assert_eq!(taken, "ann@example.com True\n".repeat(2), "{way}");
+    }
 }

@@ -78,8 +78,8 @@ fn nothing_inside_is_connected_to() {
     addresses.extend(
         ["http://127.0.0.1", "http://8.8.8.8", "http://host.invalid"].map(|host| format!("{host}:{port}/")),
     );
-    let scratch =
-        alerted(addresses.len() as u64).environment("HTTPS_PROXY", &format!("http://127.0.0.1:{port}"));
+    let lake = alerted(addresses.len() as u64);
+    let scratch = copy_of(&lake).environment("HTTPS_PROXY", &format!("http://127.0.0.1:{port}"));
     let contacts = |(number, address)| format!("{},webhook,{address}\n", number + 1);
     let contacts: String = addresses.iter().enumerate().map(contacts).collect();
     let said = deliver(&scratch, &job(&scratch, &contacts, NOWHERE));
@@ -90,7 +90,7 @@ fn nothing_inside_is_connected_to() {
         assert_eq!(reason, NOT_ALLOWED, "{}", addresses[number / 2]);
     }
     // Not every machine knows this name.
-    let scratch = copy_of(&scratch);
+    let scratch = copy_of(&lake);
     let job = job(&scratch, &format!("1,webhook,https://localhost.:{port}/\n"), NOWHERE);
     assert!([3, 75].contains(&deliver(&scratch, &job).code));
     assert_eq!(connections.load(Ordering::SeqCst), 0);
