@@ -3,6 +3,7 @@
 //! In: a job file. Out: what was found, a line each.
 //! Invariant: what passes here fails in a run only for what changed since.
 
+use crate::engine::sql::{Bounds, Question, within};
 use crate::error::Result;
 use crate::input::plan::{self, Plan};
 use crate::input::reference::{self, Reference};
@@ -11,12 +12,8 @@ use crate::job::spec::{JobKind, Spec};
 use crate::kernel::categorize::Categorizer;
 use crate::output::crowd;
 use crate::output::lake::Lake;
-use crate::store::wait;
 use crate::{bench, deliver, query, recommend, table_job};
 use std::collections::BTreeSet;
-
-/// Enough to plan a question; it is not answered.
-const MEMORY_BYTES: usize = 64 << 20;
 
 /// Checks a job. Errors with the first thing that is wrong.
 pub fn run(args: &JobArgs) -> Result<String> {
@@ -38,8 +35,13 @@ pub fn run(args: &JobArgs) -> Result<String> {
     }
     if spec.kind == JobKind::Sql {
         let (sql, shown) = table_job::question(&spec)?;
+        let question = Question::parse(&sql).map_err(|e| e.at(&shown))?;
         if head.is_some() {
-            wait(query::answer(&lake, Vec::new(), &sql, MEMORY_BYTES, 1)).map_err(|e| e.at(shown))?;
+            let bounds = Bounds::of(&spec.limits);
+            let planned = within(&bounds, async || {
+                query::answer(&lake, question, query::Sources::default(), &bounds).await.map(|_| ())
+            });
+            planned.map_err(|e| e.at(shown))?;
         }
         return Ok(format!("{}: fit to run\n  lake       {}: {version}\n", spec.name, lake.place.shown));
     }

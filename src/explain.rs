@@ -13,20 +13,20 @@ use crate::domain::month::Month;
 use crate::engine::local::Tuning;
 use crate::engine::of_user::{self, Wanted};
 use crate::engine::rows::columns;
-use crate::engine::sql::reading_failed;
+use crate::engine::sql::{Bounds, Question, reading_failed, within};
 use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result, talk};
 use crate::input::plan;
 use crate::input::reference::{Reference, zone};
 use crate::job::cli::{ExplainArgs, QueryFormat};
+use crate::job::sections::Limits;
 use crate::job::spec::{JobKind, Spec};
 use crate::kernel::categorize::{Candidate, Categorizer};
 use crate::kernel::descriptor::steps;
 use crate::output::crowd;
 use crate::output::lake::{Head, Lake, TRANSACTIONS};
-use crate::query::{answer_from, published as tables, write_batch};
+use crate::query::{Sources, answer, write_batch};
 use crate::report::printable;
 use crate::schema;
-use crate::store::wait;
 use arrow::array::{ArrayRef, AsArray, Date32Array, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Decimal128Type, Int64Type};
@@ -39,7 +39,7 @@ use std::sync::Arc;
 type Sums = BTreeMap<String, (i128, i64)>;
 
 /// A user, a month, and a category if only one is asked for.
-struct Question {
+struct OfUser {
     user_id: u64,
     month: Month,
     category: Option<String>,
@@ -53,7 +53,7 @@ pub fn run(args: &ExplainArgs) -> Result<(String, u8)> {
         (Some(seller), ..) => explain_seller(seller, args).map(|text| (text, 0)),
         (None, Some(user_id), Some(month)) => {
             let (category, as_of) = (args.category.clone(), args.as_of);
-            explain_month(&Question { user_id, month, category, as_of }, args)
+            explain_month(&OfUser { user_id, month, category, as_of }, args)
         }
         _ => Err(Error::unfit("explain needs --user and --month, or --seller")),
     }
@@ -103,7 +103,7 @@ fn write_seller(
     }
 }
 
-fn explain_month(question: &Question, args: &ExplainArgs) -> Result<(String, u8)> {
+fn explain_month(question: &OfUser, args: &ExplainArgs) -> Result<(String, u8)> {
     let spec = args.layers.job_spec()?;
     let lake = match (&args.lake, &spec) {
         (Some(lake), _) => Lake::open(lake)?,
@@ -152,24 +152,23 @@ fn last_job(lake: &Lake, head: &Head) -> Result<Spec> {
 }
 
 fn select(lake: &Lake, sql: &str, as_of: Option<u64>) -> Result<Vec<RecordBatch>> {
-    wait(async {
-        let tables = tables(lake, sql, as_of).await?;
-        let answer = answer_from(lake, tables, Vec::new(), sql, MEMORY_BYTES, 0).await?;
-        answer.rows.try_collect().await.map_err(reading_failed)
+    let question = Question::parse(sql)?;
+    let sources = Sources { as_of, ..Sources::default() };
+    let bounds = Bounds::of(&Limits::default());
+    within(&bounds, async || {
+        let answer = answer(lake, question, sources, &bounds).await?;
+        answer.rows.rows.try_collect().await.map_err(reading_failed)
     })
 }
 
-/// Enough for all rows of a user.
-const MEMORY_BYTES: usize = 1 << 30;
-
-fn condition(question: &Question) -> String {
-    let Question { user_id, month, category, .. } = question;
+fn condition(question: &OfUser) -> String {
+    let OfUser { user_id, month, category, .. } = question;
     // Only a name within quotes could say anything else than it should.
     let category = category.as_ref().map(|code| format!(" and category = '{}'", code.replace('\'', "''")));
     format!("month = date '{month}-01' and user_id = {user_id}{}", category.unwrap_or_default())
 }
 
-fn published(lake: &Lake, question: &Question) -> Result<Sums> {
+fn published(lake: &Lake, question: &OfUser) -> Result<Sums> {
     let sql = format!(
         "select category, amount, transaction_count from monthly_spending where {}",
         condition(question)
@@ -186,7 +185,7 @@ fn published(lake: &Lake, question: &Question) -> Result<Sums> {
         }
     }
     if published.is_empty() {
-        let Question { user_id, month, category, .. } = question;
+        let OfUser { user_id, month, category, .. } = question;
         let category = category.as_ref().map_or(String::new(), |code| format!(" under {code}"));
         let what = format!("nothing is published for user {user_id} in {month}{category}");
         return Err(Error::new(Kind::NotFound, what).at(&lake.place.shown));
@@ -195,7 +194,7 @@ fn published(lake: &Lake, question: &Question) -> Result<Sums> {
 }
 
 /// What the published table of transactions says, where there is one.
-fn published_transactions(lake: &Lake, question: &Question) -> Result<Option<RecordBatch>> {
+fn published_transactions(lake: &Lake, question: &OfUser) -> Result<Option<RecordBatch>> {
     if lake.table(TRANSACTIONS)?.is_none() {
         return Ok(None);
     }
@@ -218,7 +217,7 @@ fn published_transactions(lake: &Lake, question: &Question) -> Result<Option<Rec
 }
 
 /// What the raw logs say that were counted for the month, by the layers of the job.
-fn raw_transactions(spec: &Spec, head: &Head, question: &Question) -> Result<RecordBatch> {
+fn raw_transactions(spec: &Spec, head: &Head, question: &OfUser) -> Result<RecordBatch> {
     let reference = Reference::load(spec, crowd::read)?;
     let categorizer = Categorizer::of(&reference)?;
     let listing = plan::list(spec.input.logs.as_deref().unwrap_or_default())?;
@@ -272,7 +271,7 @@ fn write_rows(rows: RecordBatch, wanted: QueryFormat) -> Result<String> {
 }
 
 /// A line per category: what the rows add up to, and what is published.
-fn verdict(question: &Question, published: &Sums, found: &Sums) -> String {
+fn verdict(question: &OfUser, published: &Sums, found: &Sums) -> String {
     let mut verdict = String::new();
     let all: std::collections::BTreeSet<&String> = published.keys().chain(found.keys()).collect();
     for category in all {

@@ -12,6 +12,8 @@ pub mod files;
 pub mod domain;
 pub mod limits;
 
+pub mod guard;
+
 pub mod job;
 
 pub mod schema;

@@ -91,6 +91,40 @@ pub const RUN_SECONDS_MAX: u64 = 24 * 3600;
 pub const GC_KEEP_DAYS: i64 = 35;
 pub const GC_AGE_DAYS: i64 = 7;
 
+/// The text of a question in SQL: its bytes, and its tokens without space and comments.
+pub const SQL_BYTES_MAX: usize = 256 * 1024;
+pub const SQL_TOKENS_MAX: usize = 50_000;
+
+/// Brackets within brackets of a question, types within types, and tables that one FROM joins.
+pub const SQL_NESTING_MAX: usize = 100;
+pub const SQL_JOINED_MAX: usize = 100;
+
+/// Joins of a question, in all its parts.
+pub const SQL_JOINS_MAX: usize = 500;
+
+/// How deep the plan of a question and the expressions in it may be, and how many steps it may have.
+pub const SQL_PLAN_DEPTH_MAX: usize = 500;
+pub const SQL_PLAN_STEPS_MAX: usize = 20_000;
+
+/// The stacks of the thread that plans a question and of those that answer it. They are only reserved: a
+/// question that is not deep touches some kilobytes of them. What the bounds above let through fits.
+pub const PLANNING_STACK_BYTES: usize = 256 * 1024 * 1024;
+pub const ANSWERING_STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// The least of `limits.memory` that one thread of a question needs.
+pub const THREAD_MEMORY_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a question is given to end by itself when its time is over, before the process ends.
+pub const GRACE_SECONDS: u64 = 1;
+
+/// Rows that a job of kind `sql` may publish.
+pub const ANSWER_ROWS_MAX: u64 = 1_000_000_000;
+
+/// A part of such a table: its bytes as they are encoded, less where `limits.memory` is small, and its
+/// rows.
+pub const ANSWER_PART_BYTES: usize = 64 * 1024 * 1024;
+pub const ANSWER_PART_ROWS: u64 = 16 * 1024 * 1024;
+
 /// A line of an audit's sample of old inputs: this share of them, unless another is asked for.
 pub const AUDIT_SHARE: f64 = 0.02;
 

@@ -3,15 +3,17 @@
 use clap::Parser;
 use pennymill::error::{Error, Kind, Result, talk};
 use pennymill::generate::{Compression, Options, generate};
+use pennymill::guard::{self, Heap};
 use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
 use pennymill::{audit, check, deliver, explain, gc, history, query, run, schema, score, store};
 use std::io::Write;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Heap = Heap;
 
 fn main() -> ExitCode {
+    guard::allow_to_end();
     std::panic::set_hook(Box::new(report_panic));
     let cli = Cli::parse();
     let done = std::panic::catch_unwind(|| dispatch(&cli.command));
@@ -46,7 +48,7 @@ fn dispatch(command: &Command) -> Result<(String, u8)> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args).map(|text| (text, 0)),
-        Command::Query(args) => query::run(args).map(|()| (String::new(), 0)),
+        Command::Query(args) => query::run(args).map(|code| (String::new(), code)),
         Command::Explain(args) => explain::run(args),
         Command::History(args) => history::run(args).map(|text| (text, 0)),
         Command::Rejects(args) => history::rejects(args).map(|()| (String::new(), 0)),

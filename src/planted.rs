@@ -171,6 +171,22 @@ bugs! {
     OneSecretForAll,
     /// A password is sent to a distant mail server in clear.
     PasswordInClear,
+    /// A question may take any memory.
+    HeapUnbounded,
+    /// A question may take any time.
+    TimeUnbounded,
+    /// What a question puts aside has a name, which stays when the process is killed.
+    SpillKeepsName,
+    /// A question may put aside any amount.
+    SpillUnbounded,
+    /// A question opens all tables of the lake.
+    NeighboursOpened,
+    /// A job's answer is one part, held in memory until it is whole.
+    AnswerInOnePart,
+    /// A job's answer may be of any size.
+    AnswerUnbounded,
+    /// Parts that are not what was written are answered from although they are to be verified.
+    VerifyIgnored,
 }
 
 impl Bug {

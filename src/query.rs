@@ -1,34 +1,54 @@
 //! Questions in SQL over a lake, and over the raw logs of a job.
 //!
 //! In: what was typed. Out: the answer on stdout, talk on stderr.
-//! Invariant: a question only reads; it sees each table at one version.
+//! Invariant: a question only reads; it sees each table at one version; it ends within its bounds.
+
+mod tables;
 
 use crate::engine::format::{self, Format};
 use crate::engine::raw::{RAW_TRANSACTIONS, RawLogs, table};
-use crate::engine::sql::{self, PublishedFile, PublishedTable, QueryResult};
-use crate::error::{Error, Kind, Result, talk};
+use crate::engine::sql::{self, Bounds, QueryResult, Question, Verifier, within};
+use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result, talk};
 use crate::input::plan;
-use crate::input::published::PartFile;
 use crate::input::reference::{Reference, zone};
 use crate::job::cli::{QueryArgs, QueryFormat};
 use crate::job::spec::Spec;
 use crate::kernel::categorize::Categorizer;
 use crate::output::crowd;
-use crate::output::lake::{BUDGET_ALERTS, Lake, MONTHLY_SPENDING, REJECTS, TRANSACTIONS};
-use crate::schema;
+use crate::output::lake::Lake;
 use crate::store::wait;
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use object_store::path::Path;
+use futures::StreamExt;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tables::{Opened, checksums};
 use url::Url;
 
-/// Answers a question on stdout.
-pub fn run(args: &QueryArgs) -> Result<()> {
+/// What a question is asked of, beside the lake as it is.
+#[derive(Default)]
+pub struct Sources {
+    /// As the lake was at this version of `monthly_spending`.
+    pub as_of: Option<u64>,
+    /// Hold parts to their checksums.
+    pub verify: bool,
+    /// There are raw logs, be it that the question names them or not.
+    pub has_logs: bool,
+    pub logs: Option<Arc<dyn TableProvider>>,
+}
+
+/// An answer that is about to be read.
+pub struct Answer {
+    pub rows: QueryResult,
+    /// Tables that should have been listed and cannot be opened.
+    pub unopened: usize,
+}
+
+/// Answers a question on stdout. Out: the exit code.
+pub fn run(args: &QueryArgs) -> Result<u8> {
     let spec = args.job.as_ref().map(|job| Spec::load(job, &args.sets)).transpose()?;
     let lake = match (&args.lake, &spec) {
         (Some(lake), _) => lake.clone(),
@@ -40,20 +60,29 @@ pub fn run(args: &QueryArgs) -> Result<()> {
         let error = Error::unfit("Parquet is not for a terminal");
         return Err(error.advise("redirect stdout to a file, or use --format table"));
     }
-    let logs = spec.as_ref().map(raw_logs).transpose()?;
-    let limits = spec.map(|spec| spec.limits).unwrap_or_default();
-    let raw =
-        |logs: &Arc<RawLogs>| (RAW_TRANSACTIONS.to_string(), table(logs.clone(), cores(limits.threads)));
-    let extra = logs.iter().map(raw).collect();
+    let question = Question::parse(&args.sql)?;
+    let bounds = bounds(args, spec.as_ref());
+    let with_logs = spec.as_ref().filter(|spec| spec.input.logs.is_some());
+    let logs = match with_logs {
+        Some(spec) if question.tables.contains(RAW_TRANSACTIONS) => Some(raw_logs(spec)?),
+        Some(spec) if question.lists_tables => raw_logs(spec).inspect_err(passed_over).ok(),
+        _ => None,
+    };
+    let are_logs_missing = question.lists_tables && with_logs.is_some() && logs.is_none();
+    let sources = Sources {
+        as_of: args.as_of,
+        verify: args.verify || spec.as_ref().is_some_and(|spec| spec.input.verify),
+        has_logs: with_logs.is_some(),
+        logs: logs.as_ref().map(|logs| table(logs.clone(), bounds.threads())),
+    };
     let lake = Lake::open(&lake)?;
-    let written = wait(async {
-        let memory_bytes = limits.memory.0.0 as usize;
-        let tables = published(&lake, &args.sql, args.as_of).await?;
-        let answer = answer_from(&lake, tables, extra, &args.sql, memory_bytes, limits.threads).await?;
-        format::write(answer, form(args.format), &mut stdout).await
+    let (written, unopened) = within(&bounds, async || {
+        let answer = answer(&lake, question, sources, &bounds).await?;
+        let written = format::write(answer.rows, form(args.format), &mut stdout).await?;
+        Ok((written, answer.unopened))
     })?;
     // A reader that has seen enough is no error.
-    let _ = stdout.flush();
+    let _ = std::io::stdout().flush();
     if args.format == QueryFormat::Table && !written.reader_left {
         talk(format_args!("{} rows", written.rows));
     }
@@ -61,110 +90,57 @@ pub fn run(args: &QueryArgs) -> Result<()> {
         0 => {}
         rejected => talk(format_args!("{rejected} lines of the raw logs are no transactions")),
     }
-    Ok(())
+    Ok(if unopened == 0 && !are_logs_missing { 0 } else { EXIT_NEEDS_A_LOOK })
 }
 
-/// Plans a question over everything that the lake has published.
-pub async fn answer(
-    lake: &Lake,
-    extra: Vec<(String, Arc<dyn TableProvider>)>,
-    sql: &str,
-    memory_bytes: usize,
-    threads: usize,
-) -> Result<QueryResult> {
-    let tables = published(lake, sql, None).await?;
-    answer_from(lake, tables, extra, sql, memory_bytes, threads).await
+/// Says that a table is not among those that are listed.
+fn passed_over(error: &Error) {
+    talk(format_args!("pennymill: passed over: {error}"));
 }
 
-/// [`answer`] from tables at chosen versions.
-pub async fn answer_from(
-    lake: &Lake,
-    tables: Vec<PublishedTable>,
-    extra: Vec<(String, Arc<dyn TableProvider>)>,
-    sql: &str,
-    memory_bytes: usize,
-    threads: usize,
-) -> Result<QueryResult> {
-    if tables.is_empty() && extra.is_empty() {
+fn bounds(args: &QueryArgs, spec: Option<&Spec>) -> Bounds {
+    let bounds = Bounds::of(&spec.map(|spec| spec.limits.clone()).unwrap_or_default());
+    match args.timeout {
+        Some(timeout) => Bounds { time: Duration::from_secs(timeout.0), ..bounds },
+        None => bounds,
+    }
+}
+
+/// Plans a question over the published tables that it names, and starts to answer it.
+pub async fn answer(lake: &Lake, question: Question, sources: Sources, bounds: &Bounds) -> Result<Answer> {
+    let lists_tables = question.lists_tables;
+    let elsewhere: Vec<String> = sources.has_logs.then(|| RAW_TRANSACTIONS.to_string()).into_iter().collect();
+    let Opened { tables, mut known, unopened } =
+        Opened::of(lake, &question, sources.as_of, &elsewhere).await?;
+    let is_nothing = tables.is_empty() && known.is_empty() && unopened == 0 && !sources.has_logs;
+    if is_nothing && (!question.tables.is_empty() || is_empty(lake).await) {
         let error = Error::new(Kind::NotFound, "there is no lake, or nothing was published to it");
         return Err(error.at(&lake.place.shown));
     }
+    known.extend(tables.iter().map(|table| table.name.clone()));
+    known.extend(elsewhere);
+    known.sort();
+    known.dedup();
+    let verifier = match sources.verify {
+        true => Some(Arc::new(Verifier::new(checksums(lake, sources.as_of).await?))),
+        false => None,
+    };
     let url = Url::parse("lake://published").map_err(|e| Error::invariant(e.to_string()))?;
-    let lake = sql::Lake { store: lake.store().clone(), url, tables };
-    sql::query(lake, extra, sql, memory_bytes, cores(threads)).await
+    let lake = sql::Lake { store: lake.store().clone(), url, tables, known, verifier: verifier.clone() };
+    let extra = sources.logs.map(|logs| (RAW_TRANSACTIONS.to_string(), logs)).into_iter().collect();
+    let rows = sql::query(lake, extra, question, bounds).await?;
+    if let Some(verifier) = verifier {
+        let (held, unknown) = verifier.counts();
+        talk(format_args!(
+            "{held} parts are what their manifests name; of {unknown} parts nobody knows the checksum"
+        ));
+    }
+    Ok(Answer { rows, unopened: if lists_tables { unopened } else { 0 } })
 }
 
-/// What a job means by so many threads.
-fn cores(threads: usize) -> usize {
-    match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    }
-}
-
-/// The tables that a question can be about, as they are or as they were at a version.
-pub async fn published(lake: &Lake, sql: &str, as_of: Option<u64>) -> Result<Vec<PublishedTable>> {
-    let mut tables = Vec::new();
-    let sorted_by = vec!["user_id".to_string(), "category".to_string()];
-    let known = [
-        (MONTHLY_SPENDING, schema::monthly_spending(), sorted_by),
-        (BUDGET_ALERTS, schema::budget_alerts(), Vec::new()),
-        (TRANSACTIONS, schema::transactions(), Vec::new()),
-    ];
-    for (name, schema, sorted_by) in known {
-        let table = match as_of {
-            None => lake.table_now(name).await?,
-            Some(version) => lake.table_as_of(name, version).await?,
-        };
-        if let Some(table) = table {
-            let files = table.files()?.into_iter().map(|part| file(name, part)).collect();
-            let partition_column = Some("month".to_string());
-            tables.push(PublishedTable {
-                name: name.to_string(),
-                schema,
-                partition_column,
-                files,
-                sorted_by,
-            });
-        }
-    }
-    let of_jobs = if as_of.is_none() { lake.published_by_jobs().await? } else { Vec::new() };
-    for name in of_jobs {
-        if let Some(table) = lake.table_now(&name).await? {
-            let files = table.files()?.into_iter().map(|part| file(&name, part)).collect();
-            let partition_column = table.partition_column();
-            tables.push(PublishedTable { partition_column, ..unpartitioned(&name, table.schema(), files) });
-        }
-    }
-    // Finding all rejects takes every manifest there is: only for questions that speak of them.
-    if !tables.is_empty() && sql.to_lowercase().contains(REJECTS) {
-        let rejects = lake.rejects(as_of).await?.into_iter().map(|record| PublishedFile {
-            path: Path::from(record.path.as_str()),
-            size_bytes: record.size_bytes,
-            rows: Some(record.rows),
-            month: None,
-            user_id_range: None,
-        });
-        tables.push(unpartitioned(REJECTS, schema::rejects(), rejects.collect()));
-    }
-    Ok(tables)
-}
-
-fn unpartitioned(name: &str, schema: SchemaRef, files: Vec<PublishedFile>) -> PublishedTable {
-    PublishedTable { name: name.to_string(), schema, partition_column: None, files, sorted_by: Vec::new() }
-}
-
-fn file(table: &str, part: PartFile) -> PublishedFile {
-    let statistics: serde_json::Value =
-        part.stats.and_then(|stats| serde_json::from_str(&stats).ok()).unwrap_or_default();
-    let bound = |which: &str| statistics[which]["user_id"].as_i64();
-    PublishedFile {
-        path: Path::from(format!("{table}/{}", part.path)),
-        size_bytes: part.size_bytes,
-        rows: Some(part.rows),
-        month: part.month,
-        user_id_range: bound("minValues").zip(bound("maxValues")),
-    }
+/// Whether no object is there. What cannot be listed may hold some.
+async fn is_empty(lake: &Lake) -> bool {
+    lake.store().list(None).next().await.is_none()
 }
 
 fn raw_logs(spec: &Spec) -> Result<Arc<RawLogs>> {

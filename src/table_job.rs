@@ -3,6 +3,9 @@
 //! In: a job, and the `.sql` file beside it or the choices that it names. Out: the next version of
 //! its table. Invariant: a reader sees the table as it was or as the job says, never half.
 
+mod parts;
+
+use crate::engine::sql::{Bounds, Question, reading_failed, within};
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::input::reference;
@@ -11,16 +14,16 @@ use crate::kernel::{self, votes::VoteRules};
 use crate::output::commit::CommitInfo;
 use crate::output::crowd::{self, CROWD_VOTES};
 use crate::output::lake::Lake;
-use crate::output::part;
+use crate::output::part::WrittenPart;
 use crate::output::recommendations::BUDGET_RECOMMENDATIONS;
 use crate::output::table::Table;
-use crate::query::answer;
+use crate::query::{Sources, answer};
 use crate::report::{Report, RunOutcome, peak_memory_bytes};
-use crate::schema;
-use crate::store::wait;
+use crate::store::{Place, probe, wait};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::TryStreamExt;
+use parts::{Parts, Size};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,18 +32,56 @@ pub fn publish(spec: &Spec) -> Result<Report> {
     let started = Instant::now();
     let lake = Lake::open(&spec.output.lake)?;
     let name = table_name(spec);
-    let (schema, batches) = match spec.kind {
-        JobKind::Votes => votes(spec)?,
-        _ => ask(spec, &lake)?,
+    let mut report =
+        Report { job: spec.name.clone(), run_id: uuid::Uuid::now_v7().to_string(), ..Report::default() };
+    lake.free_for_jobs(&name)?;
+    let mut written = Vec::new();
+    let target = Target { table: lake.place.child(&name), name: &name, run_id: &report.run_id };
+    let computed = match spec.kind {
+        JobKind::Votes => count_votes(spec, &lake, &target, &mut written),
+        _ => ask(spec, &lake, &target, &mut written),
     };
-    let computed = started.elapsed().as_secs_f64();
-    let mut report = Report { job: spec.name.clone(), ..Report::default() };
-    replace(&lake, &name, &schema, &batches, &mut report)?;
-    report.seconds.map = computed;
+    report.seconds.map = started.elapsed().as_secs_f64();
+    let replaced = computed.and_then(|schema| replace(&lake, &target, &schema, &written));
+    report.table_version = replaced.inspect_err(|error| target.take_back(&written, error))?;
+    report.outcome = RunOutcome::Published;
+    report.published_table = Some((name.clone(), written.iter().map(|part| part.rows).sum()));
     report.seconds.total = started.elapsed().as_secs_f64();
-    report.seconds.publish = report.seconds.total - computed;
+    report.seconds.publish = report.seconds.total - report.seconds.map;
     report.peak_memory_bytes = peak_memory_bytes();
     Ok(report)
+}
+
+/// Where the parts of a run go.
+struct Target<'a> {
+    table: Place,
+    name: &'a str,
+    run_id: &'a str,
+}
+
+impl Target<'_> {
+    /// Deletes the parts of a run that failed, unless its commit may still land. What stays is for
+    /// `gc`.
+    fn take_back(&self, written: &[WrittenPart], error: &Error) {
+        if error.kind != Kind::OutcomeUnknown {
+            for part in written {
+                let _ = self.table.child(&part.path).delete();
+            }
+        }
+    }
+
+    /// Makes sure, before anything is written, that it can be: the store creates a name once, and no
+    /// table stands there that is not the job's.
+    async fn fits(&self, lake: &Lake, schema: &SchemaRef) -> Result<()> {
+        let place = lake.place.clone();
+        let probed = tokio::task::spawn_blocking(move || probe(&place)).await;
+        probed.map_err(|_| Error::invariant("a thread of the job stopped"))??;
+        if lake.table_now(self.name).await?.is_some() {
+            let opened = Table::open_or_create(lake.store(), self.name, schema, &[]).await;
+            opened.map_err(|e| e.at(&lake.place.shown))?;
+        }
+        Ok(())
+    }
 }
 
 /// The table that a job replaces.
@@ -53,31 +94,35 @@ pub fn table_name(spec: &Spec) -> String {
     spec.output.table.clone().unwrap_or_else(|| default.to_string())
 }
 
-fn replace(
-    lake: &Lake,
-    name: &str,
-    schema: &SchemaRef,
-    batches: &[RecordBatch],
-    report: &mut Report,
-) -> Result<()> {
-    lake.probe()?;
+/// Makes the parts the table. Out: the version that it became.
+fn replace(lake: &Lake, target: &Target, schema: &SchemaRef, written: &[WrittenPart]) -> Result<u64> {
     let _lock = lake.lock("_lock")?;
-    let open = || lake.open_or_create_for_job(name, schema, &[]);
-    // A table that is not the job's is refused before anything is written.
-    open()?;
-    let (place, run_id) = (lake.place.child(name), uuid::Uuid::now_v7().to_string());
-    let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-    let bytes = part::encode(schema, batches)?;
-    let written = part::write(&place, &format!("part-{run_id}.parquet"), bytes, rows)?;
-    let info = |table: &Table| CommitInfo::of_job(&run_id, table);
-    report.table_version = lake.put_parts(&open, &[written.file(None)], &|_| true, &info)?;
-    (report.run_id, report.outcome) = (run_id, RunOutcome::Published);
-    report.published_table = Some((name.to_string(), rows));
-    Ok(())
+    let open = || lake.open_or_create_for_job(target.name, schema, &[]);
+    let files: Vec<_> = written.iter().cloned().map(|part| part.file(None)).collect();
+    let info = |table: &Table| CommitInfo::of_job(target.run_id, table);
+    lake.put_parts(&open, &files, &|_| true, &info)
 }
 
-/// Counts the votes in the choices that the job names.
-fn votes(spec: &Spec) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+/// Counts the votes in the choices that the job names, and writes them.
+fn count_votes(
+    spec: &Spec,
+    lake: &Lake,
+    target: &Target,
+    written: &mut Vec<WrittenPart>,
+) -> Result<SchemaRef> {
+    let votes = votes(spec)?;
+    let schema = votes.schema();
+    let size = Size::of(u64::MAX, spec.limits.memory.0.0);
+    wait(async {
+        target.fits(lake, &schema).await?;
+        let mut parts = Parts::new(&target.table, target.run_id, schema.clone(), size, written);
+        parts.add(&votes).await?;
+        parts.finish().await
+    })?;
+    Ok(schema)
+}
+
+fn votes(spec: &Spec) -> Result<RecordBatch> {
     let categories = reference::categories(&spec.input)?;
     let table = spec.input.category_overrides.as_deref().unwrap_or_default();
     let mut choices = reference::choices(table, &categories, &reference::zone(spec))?;
@@ -95,7 +140,7 @@ fn votes(spec: &Spec) -> Result<(SchemaRef, Vec<RecordBatch>)> {
             .map(|days| now_micros.saturating_sub(i64::from(days).saturating_mul(DAY_MICROS))),
     };
     let counted = kernel::votes::count(&choices, &rules, categories.uncategorized());
-    Ok((schema::crowd_votes(), vec![crowd::batch(&counted, &categories)?]))
+    crowd::batch(&counted, &categories)
 }
 
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
@@ -113,16 +158,23 @@ pub fn question(spec: &Spec) -> Result<(String, String)> {
     }
 }
 
-fn ask(spec: &Spec, lake: &Lake) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+/// Answers the job's question, and writes the answer as its rows come.
+fn ask(spec: &Spec, lake: &Lake, target: &Target, written: &mut Vec<WrittenPart>) -> Result<SchemaRef> {
     let (sql, _) = question(spec)?;
-    let limits = &spec.limits;
-    wait(async {
-        let answer = answer(lake, Vec::new(), &sql, limits.memory.0.0 as usize, limits.threads).await?;
+    let question = Question::parse(&sql)?;
+    let bounds = Bounds::of(&spec.limits);
+    let size = Size::of(spec.limits.answer.0.0, spec.limits.memory.0.0);
+    let sources = Sources { verify: spec.input.verify, ..Sources::default() };
+    within(&bounds, async || {
+        let mut answer = answer(lake, question, sources, &bounds).await?.rows;
         let schema = publishable(&answer.schema);
-        let batches: Vec<RecordBatch> =
-            answer.rows.try_collect().await.map_err(crate::engine::sql::reading_failed)?;
-        let recast = batches.iter().map(|batch| recast(batch, &schema)).collect::<Result<_>>()?;
-        Ok((schema, recast))
+        target.fits(lake, &schema).await?;
+        let mut parts = Parts::new(&target.table, target.run_id, schema.clone(), size, written);
+        while let Some(batch) = answer.rows.try_next().await.map_err(reading_failed)? {
+            parts.add(&recast(&batch, &schema)?).await?;
+        }
+        parts.finish().await?;
+        Ok(schema)
     })
 }
 

@@ -109,6 +109,20 @@ const CAUGHT_BY: &[(Bug, &str)] = &[
         PasswordInClear,
         "deliver_secrets::mail_in_clear_goes_to_this_machine_or_into_a_network_that_the_job_names",
     ),
+    (HeapUnbounded, "hostile_questions::every_hostile_question_ends_with_its_code_and_within_its_memory"),
+    (TimeUnbounded, "hostile_questions::a_question_ends_when_its_time_is_over"),
+    (SpillKeepsName, "hostile_questions::what_is_put_aside_vanishes_however_the_process_ends"),
+    (SpillUnbounded, "hostile_questions::what_is_put_aside_has_a_cap"),
+    (NeighboursOpened, "neighbours::a_table_that_is_broken_disturbs_only_who_asks_for_it"),
+    (
+        AnswerInOnePart,
+        "hostile_questions::a_jobs_answer_is_published_whatever_its_size_and_within_its_bounds",
+    ),
+    (
+        AnswerUnbounded,
+        "hostile_questions::a_jobs_answer_is_published_whatever_its_size_and_within_its_bounds",
+    ),
+    (VerifyIgnored, "neighbours::parts_are_held_to_their_checksums_where_that_is_asked_for"),
 ];
 
 #[cfg(not(feature = "planted"))]

@@ -42,6 +42,17 @@ fn a_lake_on_s3_is_the_lake_on_local_files() {
     let sql = "select sum(transaction_count) n from monthly_spending";
     let said = scratch.pennymill(&["query", "--lake", "s3://bucket/lake/", sql, "--format", "csv"]);
     assert_eq!(said.stdout, "n\n59971\n", "{}", said.stderr);
+    scratch.write("totals.sql", sql);
+    scratch.write(
+        "totals.toml",
+        "name = \"totals\"\nkind = \"sql\"\nquery = \"totals.sql\"\n[output]\nlake = \"s3://bucket/lake/\"\n",
+    );
+    let said = scratch.pennymill(&["run", scratch.path("totals.toml").to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let totals =
+        ["query", "--lake", "s3://bucket/lake/", "select n from totals", "--format", "csv", "--verify"];
+    let said = scratch.pennymill(&totals);
+    assert_eq!(said.stdout, "n\n59971\n", "{}", said.stderr);
 
     let explain = ["explain", "--lake", "s3://bucket/lake", "--user", "1", "--month", "2025-01"];
     let said = scratch.pennymill(&explain);

@@ -13,6 +13,7 @@ const ROOMS: &[&str] = &[
     "files",
     "domain",
     "limits",
+    "guard",
     "job",
     "schema",
     "store",

@@ -27,6 +27,9 @@ use parquet::file::properties::WriterProperties;
 use super::sql::{QueryResult, reading_failed};
 use crate::error::{Error, Kind, Result};
 
+/// What a row group of Parquet may take in memory, however wide its rows are.
+const ROW_GROUP_BYTES: usize = 16 * 1024 * 1024;
+
 /// How the rows of an answer are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -154,7 +157,11 @@ fn parquet_writer<W: Write + Send>(
 
 impl<W: Write + Send> RowWriter for ArrowWriter<W> {
     fn batch(&mut self, batch: &RecordBatch) -> WriteResult {
-        Ok(self.write(batch)?)
+        self.write(batch)?;
+        if self.memory_size() > ROW_GROUP_BYTES {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> WriteResult {

@@ -4,6 +4,7 @@
 
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::seller::Country;
+use crate::job::values::Timeout;
 use crate::limits::AUDIT_SHARE;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -113,6 +114,12 @@ pub struct QueryArgs {
     /// As it was at this version of monthly_spending; tables of other jobs are left out
     #[arg(long, value_name = "VERSION")]
     pub as_of: Option<u64>,
+    /// How long it may take, such as 90s, 15m or 6h; without it, limits.timeout of the job, or 6h
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Timeout>,
+    /// Hold every part that the question may read to the checksum in its manifest first
+    #[arg(long)]
+    pub verify: bool,
     #[arg(long, value_enum, default_value = "table")]
     pub format: QueryFormat,
 }

@@ -6,7 +6,7 @@
 use super::networks::Network;
 use super::values::{
     AsOf, Compress, Currency, Day, Memory, Months, OneOrMore, Server, Share, SmtpTls, Text, Thresholds,
-    TimeZone,
+    TimeZone, Timeout,
 };
 use crate::domain::month::Month;
 use crate::domain::seller::Country;
@@ -33,6 +33,9 @@ pub struct Input {
     pub time_zone: Text<TimeZone>,
     pub months: Text<Months>,
     pub currency: Text<Currency>,
+    /// Whether a job of kind `sql` holds the parts that it reads to their checksums.
+    #[serde(skip_serializing)]
+    pub verify: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -182,11 +185,27 @@ pub struct Limits {
     pub rejects_max_ratio: Share,
     pub memory: Text<Memory>,
     pub threads: usize,
+    /// Of a question in SQL, which leaves no manifest: how long it may take,
+    #[serde(skip_serializing)]
+    pub timeout: Text<Timeout>,
+    /// what it may put aside in the temporary folder,
+    #[serde(skip_serializing)]
+    pub spill: Text<Memory>,
+    /// and what a job may publish of its answer.
+    #[serde(skip_serializing)]
+    pub answer: Text<Memory>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { rejects_max_ratio: Share(1000), memory: Text(Memory(4 << 30)), threads: 0 }
+        Limits {
+            rejects_max_ratio: Share(1000),
+            memory: Text(Memory(4 << 30)),
+            threads: 0,
+            timeout: Text(Timeout(6 * 3600)),
+            spill: Text(Memory(64 << 30)),
+            answer: Text(Memory(64 << 30)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::domain::budget::{MILLION, exact_millionths, millionths};
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::zone::Zone;
-use crate::limits::{MONTHS_MAX, THRESHOLDS_MAX};
+use crate::limits::{MONTHS_MAX, RUN_SECONDS_MAX, THRESHOLDS_MAX};
 use chrono::Datelike;
 use serde::{Deserialize, Serialize};
 
@@ -340,6 +340,27 @@ pub enum SmtpTls {
 pub enum Compress {
     Gz,
     Zst,
+}
+
+/// How long a question in SQL may take, in seconds; written as `90`, `90s`, `15m` or `6h`.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeout(pub u64);
+text_value!(Timeout(u64), |seconds| format_args!("{seconds}s"));
+
+impl std::str::FromStr for Timeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Timeout, String> {
+        let units = [("h", 3600), ("m", 60), ("s", 1)];
+        let unit = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+        let (number, unit_seconds) = unit.unwrap_or((text, 1));
+        let seconds = number.trim().parse::<u64>().ok().and_then(|n| n.checked_mul(unit_seconds));
+        match seconds {
+            Some(seconds) if (1..=RUN_SECONDS_MAX).contains(&seconds) => Ok(Timeout(seconds)),
+            Some(_) => Err(format!("`{text}` is out of range: from 1s to {}h", RUN_SECONDS_MAX / 3600)),
+            None => Err(format!("`{text}` is not a time, such as 90s, 15m or 6h")),
+        }
+    }
 }
 
 /// Bytes, written as `512MiB` or `4GiB`.

@@ -85,6 +85,10 @@ fn cause_of_ours(error: &DataFusionError) -> Option<Error> {
             return Some(Error::from(same(store)));
         }
         if let Some(system) = current.downcast_ref::<std::io::Error>() {
+            // What it wraps is no cause of its own.
+            if let Some(ours) = system.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+                return Some(Error::new(ours.kind, ours.to_string()));
+            }
             found = Some(Error::from(std::io::Error::new(system.kind(), system.to_string())));
         }
         cause = current.source();

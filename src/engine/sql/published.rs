@@ -33,6 +33,7 @@ use url::{Position, Url};
 use super::failure::planning_failed;
 use super::pruning::{can_be_evaluated_now, of_months, within_ranges};
 use super::reader::PartReaders;
+use super::verify::Verifier;
 use super::{LISTED_VALUES, PublishedFile, PublishedTable};
 use crate::error::{Error, Result};
 
@@ -53,11 +54,16 @@ pub struct PublishedProvider {
     /// The order of the rows of a file, and the order by its first column alone, which can be
     /// proved of several files in a row.
     orderings: Vec<LexOrdering>,
+    verifier: Option<Arc<Verifier>>,
 }
 
 impl PublishedProvider {
     /// Checks that the description fits together; opens nothing.
-    pub fn try_new(table: PublishedTable, store: &Url) -> Result<PublishedProvider> {
+    pub fn try_new(
+        table: PublishedTable,
+        store: &Url,
+        verifier: Option<Arc<Verifier>>,
+    ) -> Result<PublishedProvider> {
         let wrong = |what: String| Error::invariant(what).at(&table.name);
         let store = &store[..Position::BeforePath];
         let store = ObjectStoreUrl::parse(store).map_err(planning_failed)?;
@@ -70,7 +76,7 @@ impl PublishedProvider {
         let orderings = orderings(all, &table.sorted_by).map_err(wrong)?;
         let files = table.files.iter().map(|file| known_file(file, &scanned));
         let files = files.collect::<Result<_, String>>().map_err(wrong)?;
-        Ok(PublishedProvider { store, schema, scanned, places, files, orderings })
+        Ok(PublishedProvider { store, schema, scanned, places, files, orderings, verifier })
     }
 
     fn partition(&self) -> Option<&FieldRef> {
@@ -170,6 +176,12 @@ impl TableProvider for PublishedProvider {
             None => (0..self.places.len()).collect(),
         };
         let files = self.files_for(session, filters)?;
+        if let Some(verifier) = &self.verifier {
+            let store = session.runtime_env().object_store(&self.store)?;
+            verifier
+                .hold(&store, files.iter().map(|file| file.object_meta.location.clone()).collect())
+                .await?;
+        }
         if files.is_empty() {
             let schema = self.schema.project(&wanted)?;
             return Ok(Arc::new(EmptyExec::new(Arc::new(schema))));

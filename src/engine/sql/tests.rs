@@ -188,7 +188,9 @@ impl Fixture {
 
     fn lake(&self, sorted: bool) -> Lake {
         let url = "lake://published/some/where".parse().unwrap();
-        Lake { store: self.store.clone(), url, tables: vec![self.table(sorted)] }
+        let known = vec!["monthly_spending".to_string()];
+        let store = self.store.clone();
+        Lake { store, url, tables: vec![self.table(sorted)], known, verifier: None }
     }
 
     async fn ask(&self, sql: &str) -> Result<Vec<RecordBatch>> {
@@ -202,7 +204,7 @@ impl Fixture {
         memory: usize,
         threads: usize,
     ) -> Result<Vec<RecordBatch>> {
-        let result = query(self.lake(sorted), vec![], sql, memory, threads).await?;
+        let result = query_text(self.lake(sorted), vec![], sql, memory, threads).await?;
         result.rows.try_collect().await.map_err(reading_failed)
     }
 
@@ -220,6 +222,23 @@ impl Fixture {
     fn all_rows(&self) -> impl Iterator<Item = (Month, &Row)> {
         self.parts.iter().flat_map(|(month, _, _, rows)| rows.iter().map(|row| (*month, row)))
     }
+}
+
+/// [`query`] with a text, whose operators share `memory`.
+async fn query_text(
+    lake: Lake,
+    extra: Vec<(String, Arc<dyn TableProvider>)>,
+    sql: &str,
+    memory: usize,
+    threads: usize,
+) -> Result<QueryResult> {
+    let bounds = Bounds {
+        memory_bytes: memory.div_ceil(if extra.is_empty() { 5 } else { 3 }) * 8,
+        spill_bytes: 1 << 30,
+        time: std::time::Duration::from_secs(600),
+        threads,
+    };
+    query(lake, extra, Question::parse(sql)?, &bounds).await
 }
 
 fn text(batches: &[RecordBatch]) -> String {

@@ -36,7 +36,8 @@ fn made(count: i64, partitions: usize) -> Arc<dyn TableProvider> {
 async fn ask_made(count: i64, partitions: usize, sql: &str, memory: usize) -> Result<Vec<RecordBatch>> {
     let fixture = Fixture::new(&[]).await;
     let result =
-        query(fixture.lake(true), vec![("made".into(), made(count, partitions))], sql, memory, 2).await?;
+        query_text(fixture.lake(true), vec![("made".into(), made(count, partitions))], sql, memory, 2)
+            .await?;
     result.rows.try_collect().await.map_err(reading_failed)
 }
 
@@ -89,7 +90,7 @@ async fn the_error_of_a_made_table_comes_through_as_it_was() {
     let table = streaming_table(schema.clone(), vec![fails(schema.clone()), fails(schema)]);
     let fixture = Fixture::new(&[]).await;
     let sql = "SELECT n, count(*) FROM raw GROUP BY n ORDER BY n";
-    let result = query(fixture.lake(true), vec![("raw".into(), table)], sql, MEMORY, 2).await.unwrap();
+    let result = query_text(fixture.lake(true), vec![("raw".into(), table)], sql, MEMORY, 2).await.unwrap();
     let error = result.rows.try_collect::<Vec<_>>().await.map_err(reading_failed).unwrap_err();
     assert_eq!(
         (error.kind, error.to_string().as_str()),
@@ -101,7 +102,7 @@ async fn the_error_of_a_made_table_comes_through_as_it_was() {
 async fn two_tables_of_one_name_are_refused() {
     let fixture = Fixture::new(&["2025-01"]).await;
     let extra = vec![("monthly_spending".to_string(), made(0, 1))];
-    let answer = query(fixture.lake(true), extra, "SELECT 1", MEMORY, 1).await;
+    let answer = query_text(fixture.lake(true), extra, "SELECT 1", MEMORY, 1).await;
     let error = answer.err().unwrap().to_string();
     assert!(error.contains("monthly_spending already exists"), "{error}");
 }
@@ -117,7 +118,7 @@ async fn a_description_that_does_not_fit_together_is_our_bug() {
     for break_it in broken {
         let mut lake = fixture.lake(true);
         break_it(&mut lake.tables[0]);
-        let error = query(lake, vec![], "SELECT 1", MEMORY, 1).await.err().unwrap();
+        let error = query_text(lake, vec![], "SELECT 1", MEMORY, 1).await.err().unwrap();
         assert_eq!(error.kind, Kind::Invariant);
     }
 }
