@@ -162,7 +162,7 @@ impl Data {
         let mut by_month: BTreeMap<u32, Vec<Spend>> = BTreeMap::new();
         let mut buffers = SortBuffers::default();
         for (chunks, packing) in self.partitions() {
-            for (month, groups) in table::sum_up(chunks, packing, &mut buffers).expect(FITS).into_months() {
+            for (month, groups) in table::sum_up(chunks, packing, &mut buffers).into_months() {
                 by_month.entry(month).or_default().extend_from_slice(&groups);
             }
         }
@@ -319,7 +319,7 @@ pub fn sum_up(data: &Data) -> Stage<'_> {
     let partitions = data.partitions();
     stage("sum_up", move || {
         let (partitions, mut buffers) = (partitions.clone(), SortBuffers::default());
-        let sum = |(chunks, packing)| table::sum_up(chunks, packing, &mut buffers).expect(FITS);
+        let sum = |(chunks, packing)| table::sum_up(chunks, packing, &mut buffers);
         let (elapsed, sums) = timed(|| partitions.into_iter().map(sum).collect::<Vec<Sums>>());
         let months = sums.into_iter().flat_map(Sums::into_months);
         let cents = |groups: &[Spend]| {

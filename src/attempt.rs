@@ -5,6 +5,7 @@
 //! cents and by the keyed total, and closing is what the ledger counts, or nothing is committed.
 
 mod alerts;
+mod beyond;
 mod checks;
 mod overlaps;
 mod read;
@@ -12,7 +13,7 @@ mod records;
 
 use crate::domain::month::Month;
 use crate::engine::local::{Tuning, pool};
-use crate::engine::reduce::{Reduced, Reduction, reduce};
+use crate::engine::reduce::{Reduced, Reduction, Stopped, reduce};
 use crate::error::{Error, Kind, Result};
 use crate::input::gaps::gaps;
 use crate::input::ledger::{Entry, Ledger, Status};
@@ -36,7 +37,7 @@ use crate::progress::Progress;
 use crate::report::{Report, RunOutcome};
 use alerts::Said;
 use checks::{recounted, verify};
-use read::Read;
+use read::{Pending, Read};
 use records::{entry, fill, inputs, months};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -119,17 +120,13 @@ impl Attempt<'_> {
         let zone = zone(self.spec);
         let rules =
             MapRules { zone: &zone, key: Key::random(), only_months: wish.recount().map(|r| &r.months) };
-        let since = Instant::now();
-        let read = self.read(wish, &rules)?;
-        report.seconds.map += since.elapsed().as_secs_f64();
+        let (read, closing) = self.read_and_close(wish, &rules, report)?;
         report.hold(&self.all_held(&read));
-        if read.kept.is_empty() {
+        let Some(closing) = closing else {
             report.outcome = RunOutcome::Held;
             return Ok(Ended::AllHeld);
-        }
+        };
         let since = Instant::now();
-        self.progress.begin("reduce");
-        let closing = self.close(wish, &read, &rules)?;
         let ledger = self.next_ledger(wish, &read)?;
         let opening = wish.recount().is_none().then_some(&self.head.ledger);
         verify(&read, &closing, opening, &ledger)?;
@@ -154,6 +151,46 @@ impl Attempt<'_> {
         Ok(Ended::Published)
     }
 
+    /// Reads and adds up; again without those objects with which a sum would be too large. No closing
+    /// groups where nothing is left to count.
+    fn read_and_close(
+        &self,
+        wish: &Wish,
+        rules: &MapRules,
+        report: &mut Report,
+    ) -> Result<(Read, Option<Closing>)> {
+        let since = Instant::now();
+        let prepared = self.prepare(wish, rules)?;
+        report.seconds.map += since.elapsed().as_secs_f64();
+        let mut pending = Pending::of(wish.objects());
+        for round in 0.. {
+            let since = Instant::now();
+            let read = self.read(wish, pending, rules, &prepared)?;
+            report.seconds.map += since.elapsed().as_secs_f64();
+            if read.kept.is_empty() {
+                return Ok((read, None));
+            }
+            let since = Instant::now();
+            let mut too_large = self.months_beyond(wish, &read)?;
+            if too_large.is_empty() {
+                self.progress.begin("reduce");
+                too_large = match self.close(wish, &read, rules) {
+                    Ok(closing) => {
+                        report.seconds.reduce += since.elapsed().as_secs_f64();
+                        return Ok((read, Some(closing)));
+                    }
+                    Err(Stopped::Failed(error)) => return Err(error),
+                    Err(Stopped::Beyond(groups)) => {
+                        self.groups_beyond(wish, &read, groups, rules, &prepared, round)?
+                    }
+                };
+            }
+            report.seconds.reduce += since.elapsed().as_secs_f64();
+            pending = self.without(wish, read, &too_large, round)?;
+        }
+        unreachable!("the rounds are counted in `without`")
+    }
+
     fn all_held(&self, read: &Read) -> Vec<Held> {
         let now =
             read.held.iter().map(|(o, _, reason)| Held { name: o.name.clone(), reason: reason.clone() });
@@ -163,7 +200,7 @@ impl Attempt<'_> {
     }
 
     /// Reduces into the parts of the touched months.
-    fn close(&self, wish: &Wish, read: &Read, rules: &MapRules) -> Result<Closing> {
+    fn close(&self, wish: &Wish, read: &Read, rules: &MapRules) -> Result<Closing, Stopped> {
         let touched: Vec<Month> = match wish {
             Wish::Count(_) => read.sum.by_month.keys().copied().collect(),
             Wish::Recount(recount) => recount.months.iter().copied().collect(),
@@ -192,7 +229,7 @@ impl Attempt<'_> {
         openings: &[PublishedPart],
         rules: &MapRules,
         writer: &PartWriter,
-    ) -> Result<(Reduced, Vec<MonthPart>)> {
+    ) -> Result<(Reduced, Vec<MonthPart>), Stopped> {
         let (state, mut cutter) = (QueueState::default(), Cutter::default());
         let months = rules.zone.months();
         let threads = self.tuning.workers();

@@ -48,7 +48,7 @@ pub fn run(args: &JobArgs) -> Result<String> {
     if spec.kind == JobKind::Votes {
         let categories = reference::categories(&spec.input)?;
         let table = spec.input.category_overrides.as_deref().unwrap_or_default();
-        let choices = reference::choices(table, &categories, &reference::zone(&spec))?.len();
+        let choices = reference::choices(&spec, table, &categories)?.len();
         return Ok(format!(
             "{}: fit to run\n  lake       {}: {version}\n  reference  {choices} category overrides\n",
             spec.name, lake.place.shown

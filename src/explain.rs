@@ -136,7 +136,7 @@ fn explain_month(question: &OfUser, args: &ExplainArgs) -> Result<(String, u8)> 
     if args.format == QueryFormat::Table {
         return Ok((text + &verdict, code));
     }
-    talk(verdict.trim_end());
+    verdict.lines().for_each(talk);
     Ok((text, code))
 }
 

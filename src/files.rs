@@ -86,13 +86,6 @@ pub fn open(path: &Path) -> io::Result<File> {
     expect_plain(opened.map_err(|error| socket(error, path))?, path)
 }
 
-/// The text of a plain file.
-pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    open(path)?.read_to_string(&mut text)?;
-    Ok(text)
-}
-
 fn expect_plain(file: File, path: &Path) -> io::Result<File> {
     match Odd::of(file.metadata()?.file_type()) {
         None => Ok(file),

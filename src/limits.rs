@@ -62,6 +62,44 @@ pub const OVERLAP_RUNS_MAX: usize = 64;
 /// remember, folded.
 pub const SELLERS_REMEMBERED_MAX: usize = 256 * 1024;
 
+/// The footer of a Parquet file, one page of it once it is unpacked, and what is decoded of it at once.
+pub const PARQUET_FOOTER_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const PARQUET_PAGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+pub const PARQUET_BATCH_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Rows of one published part, whoever wrote it: two gibibytes of groups.
+pub const PART_ROWS_MAX: u64 = 64 * 1024 * 1024;
+
+/// Rows of a ledger: one for each object that was ever counted or held.
+pub const LEDGER_ROWS_MAX: u64 = 64 * 1024 * 1024;
+
+/// A job file, its SQL, its categories and its budget template.
+pub const TEXT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// One cell of a reference table.
+pub const CELL_BYTES_MAX: usize = 64 * 1024;
+
+/// What a row of a reference table takes in memory beside its cells: at most, which is a choice, in the
+/// list of all and in that of its user; of a user's income; and of a budget that somebody has set.
+pub const ROW_BYTES_KEPT: u64 = 160;
+pub const INCOME_BYTES_KEPT: u64 = 48;
+pub const BUDGET_BYTES_KEPT: u64 = 64;
+
+/// What the rows of a reference table may take where no job says it, and in any case: a job with a
+/// small `limits.memory` still has users.
+pub const TABLE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+pub const TABLE_BYTES_MIN: u64 = 512 * 1024 * 1024;
+
+/// Rules of a job: their numbers have 16 bits.
+pub const RULES_MAX: usize = u16::MAX as usize;
+
+/// What the compiled patterns of one rule, and of all rules together, may take.
+pub const PATTERN_BYTES_MAX: usize = 1024 * 1024;
+pub const PATTERNS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How often a run that has to hold objects whose sums are too large adds up again.
+pub const OVERFLOW_ROUNDS_MAX: u32 = 8;
+
 /// Words of one keyword.
 pub const KEYWORD_WORDS_MAX: usize = 4;
 

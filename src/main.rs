@@ -1,7 +1,7 @@
 //! Parse, run, print one error, exit with its code.
 
 use clap::Parser;
-use pennymill::error::{Error, Kind, Result, talk};
+use pennymill::error::{Error, Kind, Result, printable, talk};
 use pennymill::generate::{Compression, Options, generate};
 use pennymill::guard::{self, Heap};
 use pennymill::job::cli::{Cli, Command, CompressForm, GenerateArgs};
@@ -42,18 +42,23 @@ fn report_panic(panic: &std::panic::PanicHookInfo) {
     }
 }
 
+/// A page of which every line is what it seems to be, whatever names stand in it.
+fn page(text: &str) -> String {
+    text.lines().map(|line| printable(line) + "\n").collect()
+}
+
 /// What goes to stdout, and the exit code.
 fn dispatch(command: &Command) -> Result<(String, u8)> {
     store::set_up();
     match command {
         Command::Run(args) => run::run(args),
-        Command::Check(args) => check::run(args).map(|text| (text, 0)),
+        Command::Check(args) => check::run(args).map(|text| (page(&text), 0)),
         Command::Query(args) => query::run(args).map(|code| (String::new(), code)),
         Command::Explain(args) => explain::run(args),
         Command::History(args) => history::run(args).map(|text| (text, 0)),
         Command::Rejects(args) => history::rejects(args).map(|()| (String::new(), 0)),
         Command::Audit(args) => audit::run(args),
-        Command::Gc(args) => gc::run(args),
+        Command::Gc(args) => gc::run(args).map(|(text, code)| (page(&text), code)),
         Command::Score(args) => score::run(args).map(|text| (text, 0)),
         Command::Generate(args) => make(args).map(|text| (text, 0)),
         Command::WebhookSecret { address } => deliver::webhook_secret(address).map(|text| (text, 0)),

@@ -153,6 +153,18 @@ bugs! {
     CellInMessage,
     /// A manifest keeps the secrets of URLs.
     SecretKept,
+    /// Rows of a Parquet file are not counted before they are decoded.
+    FooterBoundIgnored,
+    /// Of new objects whose sum is too large the one that adds least is held.
+    WrongObjectHeld,
+    /// Rules are compiled before they are counted.
+    RulesCompiledFirst,
+    /// A word that is no key is repeated.
+    UnknownKeyEchoed,
+    /// Of characters that nobody sees only control characters are escaped.
+    BidiPrinted,
+    /// A password in the URL of a store's endpoint stays in its client's messages.
+    EndpointPasswordKept,
     /// Text that a spreadsheet takes for a formula is not guarded.
     FormulaRuns,
     /// An attempt to send lasts as long as the receiver likes.

@@ -42,7 +42,7 @@ pub fn publish(spec: &Spec) -> Result<Report> {
     let lake = Lake::open(&spec.output.lake)?;
     let head = published(&lake, spec)?;
     let categories = reference::categories(&spec.input)?;
-    let budgets = reference::budgets(&spec.input, &categories)?;
+    let budgets = reference::budgets(spec, &categories)?;
     let day = as_of(spec, &head)?;
     let active = active(spec, &head, day)?;
     let month = day.month().plus(1).ok_or_else(|| Error::unfit("there is no month after the last one"))?;
@@ -67,7 +67,7 @@ pub fn backtest(spec: &Spec, months: MonthRange, form: ReportForm) -> Result<Str
     let lake = Lake::open(&spec.output.lake)?;
     let head = published(&lake, spec)?;
     let categories = reference::categories(&spec.input)?;
-    let budgets = reference::budgets(&spec.input, &categories)?;
+    let budgets = reference::budgets(spec, &categories)?;
     let is_over = complete_months(as_of(spec, &head)?).last();
     let scored: Vec<Month> = head
         .months()
@@ -136,7 +136,7 @@ fn active(spec: &Spec, head: &Head, day: Day) -> Result<Vec<u64>> {
     let end = day.end_micros_in(&zone);
     let since = end - ACTIVE_DAYS * DAY_MICROS;
     if let Some(users) = &spec.input.users
-        && let Some(active) = reference::active_users(users, since, &zone)?
+        && let Some(active) = reference::active_users(spec, users, since)?
     {
         return Ok(active);
     }
@@ -222,10 +222,10 @@ fn replace(lake: &Lake, spec: &Spec, recommending: &Recommending, report: &mut R
 /// there are.
 pub fn check(spec: &Spec, head: Option<&Head>) -> Result<(usize, usize)> {
     let categories = reference::categories(&spec.input)?;
-    let counts = reference::budgets(&spec.input, &categories)?.counts();
+    let counts = reference::budgets(spec, &categories)?.counts();
     let zone = reference::zone(spec);
     let users = spec.input.users.as_deref();
-    let active = users.map_or(Ok(None), |users| reference::active_users(users, 0, &zone))?;
+    let active = users.map_or(Ok(None), |users| reference::active_users(spec, users, 0))?;
     if let Some(head) = head.filter(|head| !head.parts.is_empty()) {
         head.fits(spec)?;
         let end = as_of(spec, head)?.end_micros_in(&zone);

@@ -15,6 +15,7 @@ use crate::domain::category::CategorySource;
 use crate::domain::money::format_cents;
 use crate::domain::transaction::RejectReason;
 use crate::engine::format::to_line;
+pub use crate::error::printable;
 use crate::input::gaps::Gap;
 use crate::input::plan::Held;
 use crate::kernel::fused::Outcome;
@@ -354,11 +355,6 @@ impl Report {
 
 /// Overlaps, and gaps, on the page.
 const DOUBTS_SHOWN: usize = 10;
-
-/// What comes from a listing, a log or a table: whatever it holds stays on its line.
-pub fn printable(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
-}
 
 fn saturated(cents: i128) -> i64 {
     i64::try_from(cents).unwrap_or(if cents < 0 { i64::MIN } else { i64::MAX })

@@ -7,9 +7,9 @@ mod parts;
 
 use crate::engine::sql::{Bounds, Question, reading_failed, within};
 use crate::error::{Error, Kind, Result};
-use crate::files;
 use crate::input::reference;
 use crate::job::spec::{JobKind, Spec};
+use crate::job::text::read_text;
 use crate::kernel::{self, votes::VoteRules};
 use crate::output::commit::CommitInfo;
 use crate::output::crowd::{self, CROWD_VOTES};
@@ -125,7 +125,7 @@ fn count_votes(
 fn votes(spec: &Spec) -> Result<RecordBatch> {
     let categories = reference::categories(&spec.input)?;
     let table = spec.input.category_overrides.as_deref().unwrap_or_default();
-    let mut choices = reference::choices(table, &categories, &reference::zone(spec))?;
+    let mut choices = reference::choices(spec, table, &categories)?;
     let wish = &spec.votes;
     if let Some(day) = &wish.as_of {
         choices.retain(|choice| choice.set_at_micros < day.0.end_micros());
@@ -149,13 +149,7 @@ const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 pub fn question(spec: &Spec) -> Result<(String, String)> {
     let file = spec.folder.join(spec.query.as_deref().unwrap_or_default());
     let shown = file.display().to_string();
-    match files::read_text(&file) {
-        Ok(sql) => Ok((sql, shown)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::new(Kind::NotFound, "there is no such query file").at(&shown))
-        }
-        Err(e) => Err(files::failure(e).at(&shown)),
-    }
+    Ok((read_text(&file, "query file")?, shown))
 }
 
 /// Answers the job's question, and writes the answer as its rows come.

@@ -316,3 +316,143 @@ fn no_name_and_no_text_can_write_a_line_of_its_own() {
         assert!(!said.stdout.lines().any(|line| line.starts_with('{')), "{:?}", said.stdout);
     }
 }
+
+/// Secrets as files hold them, whatever their form.
+const SECRET_FILES: [&str; 14] = [
+    "canary",
+    "root:canary:0:0:canary:/root:/bin/sh\n",
+    "canary = 1\n",
+    "CANARY_KEY=canary\n",
+    "[canary]\nsecret = \"canary\"\n",
+    "[input]\ncanary = \"canary\"\n",
+    "[canary]\nthreads = 1\n",
+    "\"canary\" = 1\n",
+    "name = \"n\"\nkind = \"canary\"\n",
+    "name = \"canary canary\"\nkind = \"sql\"\n",
+    "name = \"n\"\nkind = \"sql\"\n[input]\ntime_zone = \"canary\"\nmonths = \"canary\"\n",
+    "seller,canary\ncanary,canary\n",
+    "[[category]]\ncode = \"canary!\"\nname = \"canary\"\nkind = \"spend\"\n",
+    "[[tier]]\nname = \"canary\"\nincome_from = \"canary\"\nshares = {canary = 0.1}\n",
+];
+
+#[test]
+fn files_that_are_no_tables_and_no_jobs_stay_secret() {
+    let scratch = shop();
+    let tables = [
+        ("sellers", "csv"),
+        ("aliases", "tsv"),
+        ("keywords", "csv"),
+        ("rules", "csv"),
+        ("votes", "csv"),
+        ("users", "csv"),
+        ("users", "parquet"),
+        ("category_overrides", "tsv"),
+        ("budget_overrides", "csv"),
+        ("categories", "toml"),
+        ("budget_template", "toml"),
+    ];
+    for secret in SECRET_FILES {
+        scratch.write("secret", secret);
+        let path = scratch.path("secret");
+        for arguments in [["run", path.to_str().unwrap()], ["check", path.to_str().unwrap()]] {
+            let said = scratch.pennymill(&arguments);
+            assert_discreet(&format!("{arguments:?} on {secret:?}"), &said);
+            assert_ne!(said.code, 0, "{secret:?}");
+        }
+        for (key, form) in tables {
+            scratch.write(&format!("secret.{form}"), secret);
+            let path = scratch.path(&format!("secret.{form}"));
+            let said = scratch.run(&["--set", &format!("input.{key}={}", path.display())]);
+            assert_silent(&format!("input.{key} of {secret:?}: stderr"), &said.stderr);
+            assert_plain(&format!("input.{key} of {secret:?}"), &said);
+        }
+    }
+    for set in ["canary", "canary=1", "input.canary=1", "limits.memory=canary", "input.time_zone=canary"] {
+        let said = scratch.run(&["--set", set]);
+        assert_discreet(set, &said);
+        assert_eq!(said.code, 78, "{set}");
+    }
+    let mistyped = scratch.run(&["--set", "input.seller=a"]);
+    assert!(
+        mistyped.stderr.contains("unknown key `input.seller`; did you mean `input.sellers`?"),
+        "{}",
+        mistyped.stderr
+    );
+}
+
+/// Characters that hide, turn or join the text around them.
+const HIDDEN: [char; 12] = [
+    '\u{202e}',
+    '\u{202a}',
+    '\u{2066}',
+    '\u{2069}',
+    '\u{200e}',
+    '\u{61c}',
+    '\u{200b}',
+    '\u{200d}',
+    '\u{feff}',
+    '\u{2028}',
+    '\u{2029}',
+    '\u{e0041}',
+];
+
+#[test]
+fn what_hides_in_a_name_is_shown() {
+    let scratch = Scratch::new();
+    let line = "1\t2025-01-10T10:00:00Z\tShop\t10.00\nno line\n";
+    for (number, hidden) in HIDDEN.iter().enumerate() {
+        scratch.write(&format!("logs/a{hidden}{number}.tsv"), line.repeat(number + 1));
+    }
+    let (job, lake) = (scratch.job(), scratch.lake());
+    let (job, lake) = (job.to_str().unwrap(), lake.to_str().unwrap());
+    let shown = |said: &Said, what: &str| {
+        let seen = format!("{}{}", said.stdout, said.stderr);
+        assert!(!seen.chars().any(|c| HIDDEN.contains(&c)), "{what}: {seen:?}");
+        seen
+    };
+    for form in ["human", "json"] {
+        for more in [&["--dry-run"][..], &[], &["--set", "limits.rejects_max_ratio=1.0"]] {
+            let said = scratch.pennymill(&[&["run", job, "--report", form][..], more].concat());
+            let seen = shown(&said, &format!("{form} {more:?}"));
+            let escape = if form == "json" { "a\\u202e0.tsv" } else { "a\\u{202e}0.tsv" };
+            assert!(
+                form == "human" && more.len() > 1 || seen.contains(escape) || said.code == 0,
+                "{form} {more:?}: {seen}"
+            );
+        }
+    }
+    for arguments in [
+        &["check", job][..],
+        &["history", "--lake", lake],
+        &["audit", "--lake", lake],
+        &["explain", "--lake", lake, "--user", "1", "--month", "2025-01", "--category", "uncategorized"],
+        &["run", "a\u{202e}lmot.toml"],
+        &["run", job, "--set", "output.lake=a\u{202e}b\u{200b}/"],
+        &["run", job, "--set", "input.sellers=a\u{202e}b.csv"],
+        &["check", job, "--set", "output.lake=a\u{202e}b"],
+    ] {
+        shown(&scratch.pennymill(arguments), &format!("{arguments:?}"));
+    }
+    let said = scratch.pennymill(&["run", "a\u{202e}lmot.toml"]);
+    assert!(said.stderr.contains("a\\u{202e}lmot.toml: there is no such job file"), "{}", said.stderr);
+}
+
+#[test]
+fn passwords_in_the_urls_of_endpoints_and_proxies_are_told_to_nobody() {
+    for (name, value) in [
+        ("AWS_ENDPOINT", "http://canary-user:canary-password@127.0.0.1:1"),
+        ("AWS_ENDPOINT_URL", "http://canary-user:canary-password@127.0.0.1:1/?canary=canary"),
+        ("AWS_ENDPOINT", "canary-user:canary-password@127.0.0.1:1"),
+        ("AWS_ENDPOINT", "http://canary-user:canary/password@127.0.0.1:1"),
+        ("AWS_PROXY_URL", "http://canary-user:canary-password@127.0.0.1:1"),
+        ("HTTP_PROXY", "http://canary-user:canary-password@127.0.0.1:1"),
+        ("AWS_METADATA_ENDPOINT", "http://canary-user:canary-password@127.0.0.1:1"),
+    ] {
+        let scratch = shop().environment("AWS_ENDPOINT", "http://127.0.0.1:1").environment(name, value);
+        for key in ["input.logs", "output.lake", "input.users"] {
+            let said = scratch.run(&["--set", &format!("{key}={URL}")]);
+            assert_discreet(&format!("{name}={value} for {key}"), &said);
+            assert_ne!(said.code, 0, "{name}={value} for {key}");
+        }
+    }
+}

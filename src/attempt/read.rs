@@ -30,17 +30,35 @@ pub(super) struct Read {
     pub transactions: Vec<(Month, WrittenPart)>,
 }
 
+/// What is to be read, and what is known to be held.
+pub(super) struct Pending {
+    pub objects: Vec<LogObject>,
+    pub held: Vec<(LogObject, Option<Outcome>, String)>,
+}
+
+impl Pending {
+    pub fn of(objects: &[LogObject]) -> Pending {
+        Pending { objects: objects.to_vec(), held: Vec::new() }
+    }
+}
+
+/// What reading goes by.
+pub(super) type Prepared = (Categorizer, Partitioner);
+
 impl Attempt<'_> {
     /// Reads all objects; where some have to be held, reads again without them, so that nothing
     /// of them is in the sums.
-    pub(super) fn read(&self, wish: &Wish, rules: &MapRules) -> Result<Read> {
-        let (categorizer, partitioner) = self.prepare(wish, rules)?;
-        let mut objects = wish.objects().to_vec();
-        let mut held = Vec::new();
+    pub(super) fn read(
+        &self,
+        wish: &Wish,
+        pending: Pending,
+        rules: &MapRules,
+        (categorizer, partitioner): &Prepared,
+    ) -> Result<Read> {
+        let Pending { mut objects, mut held } = pending;
         loop {
             let run_id = uuid::Uuid::now_v7().to_string();
-            let (mut mapped, transactions) =
-                self.map(&run_id, &objects, rules, &categorizer, &partitioner)?;
+            let (mut mapped, transactions) = self.map(&run_id, &objects, rules, categorizer, partitioner)?;
             let verdicts = match wish {
                 Wish::Count(_) => self.judge(&objects, &mapped),
                 Wish::Recount(recount) => self.hold_to_ledger(recount, &mapped)?,
@@ -65,7 +83,7 @@ impl Attempt<'_> {
     }
 
     /// Two things at once: one computes, the other waits for the store.
-    fn prepare(&self, wish: &Wish, rules: &MapRules) -> Result<(Categorizer, Partitioner)> {
+    pub(super) fn prepare(&self, wish: &Wish, rules: &MapRules) -> Result<Prepared> {
         let categories = self.reference.categories.count();
         let compile = || Categorizer::of(self.reference);
         let sample = || partition_by_sample(wish.objects(), rules.zone, categories);

@@ -7,11 +7,14 @@
 use super::category::{Categories, CategoryId, CategoryKind};
 use super::money::parse_amount_cents;
 use super::month::Month;
+use crate::error::Misread;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Shares and thresholds are exact millionths.
 pub const MILLION: i64 = 1_000_000;
+
+const TIERS_MAX: usize = 1000;
 
 /// Where a budget came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ struct TemplateFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TierFile {
+    /// For people.
+    #[allow(dead_code, reason = "whoever reads the file reads it")]
     name: String,
     income_from: String,
     shares: BTreeMap<String, f64>,
@@ -63,27 +68,27 @@ pub struct BudgetTemplate {
 }
 
 impl BudgetTemplate {
-    /// Reads `[[tier]] name, income_from, shares`. Errors name the tier and the category.
+    /// Reads `[[tier]] name, income_from, shares`. Errors name the tier by its place in the file.
     pub fn parse(text: &str, categories: &Categories) -> Result<BudgetTemplate, String> {
-        let file: TemplateFile = toml::from_str(text).map_err(|e| e.message().to_string())?;
+        let file: TemplateFile = toml::from_str(text).map_err(|e| Misread::from(e).within(text))?;
+        if file.tier.len() > TIERS_MAX {
+            return Err(format!("{} tiers; the most is {TIERS_MAX}", file.tier.len()));
+        }
         let mut tiers = Vec::new();
-        for tier in file.tier {
+        for (index, tier) in file.tier.iter().enumerate() {
+            let refuse = |what: &str| format!("tier {}: {what}", index + 1);
             let from_cents = parse_amount_cents(tier.income_from.as_bytes())
-                .map_err(|_| format!("tier `{}`: income_from is not an amount", tier.name))?;
+                .map_err(|_| refuse("income_from is not an amount"))?;
             let mut shares = vec![None; categories.count()];
             for (code, share) in &tier.shares {
+                let id = spend_category(categories, code).map_err(|e| refuse(&e))?;
                 let millionths = millionths(*share).ok_or_else(|| {
-                    format!(
-                        "tier `{}`: the share of `{code}` is not between 0 and 1 with at most 6 decimals",
-                        tier.name
-                    )
+                    refuse(&format!("the share of `{code}` is not between 0 and 1 with at most 6 decimals"))
                 })?;
-                let id =
-                    spend_category(categories, code).map_err(|e| format!("tier `{}`: {e}", tier.name))?;
                 shares[usize::from(id.0)] = Some(millionths);
             }
             if shares.iter().flatten().sum::<i64>() > MILLION {
-                return Err(format!("tier `{}`: the shares add up to more than 1", tier.name));
+                return Err(refuse("the shares add up to more than 1"));
             }
             tiers.push((from_cents, shares));
         }
@@ -106,7 +111,7 @@ impl BudgetTemplate {
 
 /// The id of a category that can have a budget. Errors: unknown code, or not a spending category.
 pub fn spend_category(categories: &Categories, code: &str) -> Result<CategoryId, String> {
-    let id = categories.id(code).ok_or_else(|| format!("there is no category `{code}`"))?;
+    let id = categories.id(code).ok_or_else(|| categories.unknown())?;
     match categories.kind(id) {
         CategoryKind::Spend => Ok(id),
         _ => Err(format!("category `{code}` is not spending, so it has no budget")),

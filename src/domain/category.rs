@@ -4,6 +4,7 @@
 //! Invariant: numbers follow the alphabetical order of codes, so sorting by number is sorting by
 //! code; `uncategorized` always exists; at most 255 categories.
 
+use crate::error::Misread;
 use serde::Deserialize;
 
 /// A category of one [`Categories`] set: its rank in the alphabetical order of codes.
@@ -43,6 +44,16 @@ pub struct Categories {
 
 const UNCATEGORIZED: &str = "uncategorized";
 
+/// Their numbers have 8 bits.
+const CATEGORIES_MAX: usize = 255;
+const CODE_BYTES_MAX: usize = 64;
+
+/// Whether a text can be the code of a category.
+pub fn is_code(text: &str) -> bool {
+    (1..=CODE_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
 impl Categories {
     /// The set shipped with the program.
     pub fn builtin() -> Categories {
@@ -50,24 +61,23 @@ impl Categories {
     }
 
     /// Reads `[[category]] code, name, kind`. Errors: duplicate or malformed codes, no
-    /// `uncategorized`, more than 255.
+    /// `uncategorized`, more than 255. A category is named by its place in the file.
     pub fn parse(text: &str) -> Result<Categories, String> {
-        let file: CategoryFile = toml::from_str(text).map_err(|e| e.message().to_string())?;
+        let file: CategoryFile = toml::from_str(text).map_err(|e| Misread::from(e).within(text))?;
         let mut sorted = file.category;
+        if sorted.len() > CATEGORIES_MAX {
+            return Err(format!("{} categories; the most is {CATEGORIES_MAX}", sorted.len()));
+        }
+        if let Some(bad) = sorted.iter().position(|c| !is_code(&c.code)) {
+            let what = format!("is not of a-z, 0-9 and _, or longer than {CODE_BYTES_MAX}");
+            return Err(format!("category {}: its code {what}", bad + 1));
+        }
+        if let Some(again) =
+            (1..sorted.len()).find(|i| sorted[..*i].iter().any(|c| c.code == sorted[*i].code))
+        {
+            return Err(format!("category {}: its code stands twice", again + 1));
+        }
         sorted.sort_by(|a, b| a.code.cmp(&b.code));
-        if let Some(pair) = sorted.windows(2).find(|w| w[0].code == w[1].code) {
-            return Err(format!("category `{}` stands twice", pair[0].code));
-        }
-        let well_formed = |code: &str| {
-            !code.is_empty()
-                && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        };
-        if let Some(bad) = sorted.iter().find(|c| !well_formed(&c.code)) {
-            return Err(format!("category code `{}` is not of a-z, 0-9 and _", bad.code));
-        }
-        if sorted.len() > 255 {
-            return Err(format!("{} categories; the most is 255", sorted.len()));
-        }
         let uncategorized = sorted.iter().position(|c| c.code == UNCATEGORIZED);
         let uncategorized = CategoryId(uncategorized.ok_or("category `uncategorized` is missing")? as u8);
         Ok(Categories { sorted, uncategorized })
@@ -97,6 +107,11 @@ impl Categories {
 
     pub fn uncategorized(&self) -> CategoryId {
         self.uncategorized
+    }
+
+    /// What to tell somebody who names a category that is none.
+    pub fn unknown(&self) -> String {
+        format!("not a category; the categories are: {}", self.codes().collect::<Vec<_>>().join(", "))
     }
 
     /// All codes, in the order of their ids.

@@ -61,7 +61,7 @@ impl FromStr for Month {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Month, String> {
-        let refuse = || format!("`{text}` is not a month: write it as 2025-01");
+        let refuse = || "not a month: write it as 2025-01".to_string();
         let (year, month) = text.split_once('-').ok_or_else(refuse)?;
         let digits = |s: &str, n| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
         if !digits(year, 4) || !digits(month, 2) {
@@ -108,7 +108,7 @@ impl FromStr for MonthRange {
         let (first, last) = text.split_once("..").unwrap_or((text, text));
         let (first, last): (Month, Month) = (first.trim().parse()?, last.trim().parse()?);
         if first > last {
-            return Err(format!("`{text}` is empty: its first month is after its last"));
+            return Err("no months: the first is after the last".into());
         }
         Ok(MonthRange { first, last })
     }

@@ -85,10 +85,14 @@ const FIVE: i64 = 5_00;
 const TEN: i64 = 10_00;
 const HUNDRED: i64 = 100_00;
 
+/// No user is recommended more: products of 255 such amounts with their total still fit.
+const WISH_CENTS_MAX: i64 = 1_000_000_000_000_000;
+
 /// Rounds the non-negative amounts of one user so that their sum is the total rounded to five (to
 /// ten, if all of them are a hundred or more), but at most `most_cents`; a larger total is reduced
 /// proportionally. Uses the largest remainder (Hamilton) method.
 pub fn round_together(wishes_cents: &[i64], most_cents: Option<i64>) -> Vec<i64> {
+    let wishes_cents: Vec<i64> = wishes_cents.iter().map(|cents| (*cents).min(WISH_CENTS_MAX)).collect();
     let total: i128 = wishes_cents.iter().map(|cents| i128::from(*cents)).sum();
     if total == 0 {
         return vec![0; wishes_cents.len()];
@@ -162,6 +166,8 @@ mod tests {
         assert_eq!(round_together(&[600_00, 300_00, 100_00], Some(500_00)), [300_00, 150_00, 50_00]);
         assert_eq!(round_together(&[600_00, 300_00], Some(0)), [0, 0]);
         assert_eq!(round_together(&[0, 0], Some(100)), [0, 0]);
+        let largest = round_together(&[999_999_999_999_999_999; 255], None);
+        assert!(largest.iter().all(|amount| *amount == WISH_CENTS_MAX), "whatever is spent");
     }
 
     proptest! {

@@ -19,7 +19,7 @@ impl std::str::FromStr for Country {
             &[first, second] if first.is_ascii_lowercase() && second.is_ascii_lowercase() => {
                 Ok(Country([first, second]))
             }
-            _ => Err(format!("`{text}` is not a country of two letters, such as gb")),
+            _ => Err("not a country of two letters, such as gb".into()),
         }
     }
 }

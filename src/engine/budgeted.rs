@@ -7,9 +7,10 @@
 
 use crate::domain::budget::{Budget, BudgetWalk, Budgets, left_over_cents};
 use crate::domain::category::{Categories, CategoryId};
+use crate::domain::money::DECIMAL_CENTS_LIMIT;
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::spend::Spend;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::input::published::{PublishedPart, Users, read_users, shares};
 
 /// A month, and those before it whose budgets roll over into it.
@@ -101,9 +102,14 @@ impl BudgetedUsers<'_> {
             let budget = walk.budget(category, earlier.month).map(|budget| budget.amount_cents);
             (budget, earlier.spent_cents(key))
         });
-        let fits = |cents: i128| {
-            let fits = i64::try_from(cents);
-            fits.map_err(|_| Error::invariant("what rolls over leaves 64 bits"))
+        let month = self.month;
+        let fits = |cents: i128| match i64::try_from(cents) {
+            Ok(cents) if cents.abs() < DECIMAL_CENTS_LIMIT => Ok(cents),
+            _ => {
+                let what = format!("what rolls over into {month} is more than DECIMAL(18,2) holds");
+                let error = Error::new(Kind::InputRefused, what).at("budgets.roll_over_from");
+                Err(error.advise("let budgets roll over from a later month"))
+            }
         };
         let left_over = left_over_cents(months);
         let amount_cents = fits(i128::from(budget.amount_cents) + left_over)?;

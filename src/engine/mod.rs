@@ -8,6 +8,7 @@ pub mod ahead;
 pub mod alerting;
 pub mod backtest;
 pub mod budgeted;
+pub mod contributions;
 pub mod feed;
 pub mod format;
 pub mod local;

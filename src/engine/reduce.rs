@@ -3,22 +3,23 @@
 //! In: a full shuffle, the published parts of the touched months. Out: closing groups, month by
 //! month, in the order of users. Partitions are added up and parts decoded ahead, on the pool; what
 //! is left for the caller's thread is to merge.
-//! Invariant: closing = opening + movements; each month's groups are handed over with strictly
-//! rising keys, and no user is cut in two by a hand-over.
+//! Invariant: closing = opening + movements, whatever the order they are added in; each month's groups
+//! are handed over with strictly rising keys, and no user is cut in two by a hand-over. Groups whose
+//! sum cannot be published are told, all of them.
 
 use super::ahead::Ahead;
 use super::local::Mapped;
-use crate::domain::category::Categories;
+use crate::domain::category::{Categories, CategoryId};
 use crate::domain::month::{Month, MonthRange};
 use crate::domain::spend::Spend;
 use crate::error::{Error, Result};
 use crate::input::published::PublishedPart;
 use crate::kernel::groups::Groups;
 use crate::kernel::keyed::{GroupTotals, Key};
-use crate::kernel::table::{Overflow, SortBuffers, Sums, merge, sum_up};
+use crate::kernel::table::{SortBuffers, Sums, merge, sum_up};
 use crate::limits::PARTITION_ROWS_TARGET;
 use crate::planted::Bug;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 /// What passed through the reduce.
@@ -56,13 +57,13 @@ impl Reduction<'_> {
             if some.is_empty() {
                 break;
             }
-            let mut sums = sum_up(some, packing, buffers).map_err(overflow)?;
+            let mut sums = sum_up(some, packing, buffers);
             while let Some(last) = several.pop_if(|last| last.groups() <= sums.groups()) {
-                sums = last.plus(sums).map_err(overflow)?;
+                sums = last.plus(sums);
             }
             several.push(sums);
         }
-        several.into_iter().rev().try_fold(Sums::default(), Sums::plus).map_err(overflow)
+        Ok(several.into_iter().rev().fold(Sums::default(), Sums::plus))
     }
 
     /// Into a buffer that was used, if there is one: it is large, and new memory is dear.
@@ -77,12 +78,28 @@ impl Reduction<'_> {
 /// Buffers that sorted more rows at once, of a partition that outgrew what was expected, are given back.
 const SORT_ROWS_KEPT: usize = 4 * PARTITION_ROWS_TARGET as usize;
 
+/// A group of a month.
+pub type Group = (Month, u64, CategoryId);
+
+/// Why there are no closing groups.
+pub enum Stopped {
+    Failed(Error),
+    /// The sums of these groups leave DECIMAL(18,2).
+    Beyond(BTreeSet<Group>),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Stopped {
+        Stopped::Failed(error)
+    }
+}
+
 /// Adds up partition after partition. `on_groups` takes the closing groups.
 pub fn reduce(
     reduction: &Reduction,
     pool: &rayon::ThreadPool,
     on_groups: &mut dyn FnMut(Month, Groups) -> Result<()>,
-) -> Result<Reduced> {
+) -> Result<Reduced, Stopped> {
     let most = pool.current_num_threads() + 1;
     let partitioner = &reduction.mapped.partitioner;
     let sort_buffers: Mutex<Vec<SortBuffers>> = Mutex::default();
@@ -102,31 +119,35 @@ pub fn reduce(
         let mut decoded = Ahead::new(scope, reduction.openings.iter(), &decode, most);
         let mut parts = reduction.openings.iter().peekable();
         let mut reduced = Reduced::default();
-        let mut merging: BTreeMap<Month, Merging> = BTreeMap::new();
+        let (mut merging, mut beyond): (BTreeMap<Month, Merging>, BTreeSet<Group>) = Default::default();
         for partition in 0..partitioner.count() {
             let end = partitioner.end(partition);
             let sums = sums.take_next().expect("each partition is summed")?;
             reduced.add(&sums);
+            let in_shares = sums.in_shares;
             for (index, groups) in sums.into_months() {
                 let month = reduction.months.first.plus(index).expect("parsing checked the month");
-                merging.entry(month).or_default().move_on(groups);
+                merging.entry(month).or_default().move_on(groups, in_shares);
             }
             // Many parts may begin in one partition: each is taken when those before it are done.
             while let Some(part) = parts.next_if(|part| end.is_none_or(|end| *part.users.start() < end)) {
                 let (groups, totals) = decoded.take_next().expect("each part is decoded")?;
                 reduced.opening = reduced.opening.plus(totals);
                 let of_month = merging.entry(part.month).or_default();
-                of_month.close_until(Some(*part.users.start()), |groups| on_groups(part.month, groups))?;
+                let mut told = |user, category| beyond.extend([(part.month, user, category)]);
+                let mut closed = |groups| on_groups(part.month, groups);
+                of_month.close_until(Some(*part.users.start()), &mut closed, &mut told)?;
                 let groups = if Bug::PublishedForgotten.is_planted() { Vec::new() } else { groups };
                 let done = of_month.open(groups, part)?;
                 used.lock().expect("no thread panics in here").push(done);
             }
             for (month, merging) in &mut merging {
-                merging.close_until(end, |groups| on_groups(*month, groups))?;
+                let mut told = |user, category| beyond.extend([(*month, user, category)]);
+                merging.close_until(end, &mut |groups| on_groups(*month, groups), &mut told)?;
             }
         }
         assert!(parts.next().is_none(), "behind the last partition there is no user");
-        Ok(reduced)
+        if beyond.is_empty() { Ok(reduced) } else { Err(Stopped::Beyond(beyond)) }
     })
 }
 
@@ -138,10 +159,6 @@ impl Reduced {
     }
 }
 
-fn overflow(_: Overflow) -> Error {
-    Error::invariant("a monthly sum leaves DECIMAL(18,2)")
-}
-
 /// One month on its way from the first user to the last: the rest of one published part and of
 /// the movements of one partition.
 #[derive(Default)]
@@ -150,13 +167,15 @@ struct Merging {
     published_taken: usize,
     movements: Groups,
     movements_taken: usize,
+    /// Some group of the movements stands in several shares.
+    in_shares: bool,
 }
 
 impl Merging {
     /// The movements of the next partition.
-    fn move_on(&mut self, movements: Groups) {
+    fn move_on(&mut self, movements: Groups, in_shares: bool) {
         assert_eq!(self.movements_taken, self.movements.len(), "a partition is closed before the next");
-        (self.movements, self.movements_taken) = (movements, 0);
+        (self.movements, self.movements_taken, self.in_shares) = (movements, 0, in_shares);
     }
 
     /// The next published part. Out: the buffer of the one before it. Errors when both share users.
@@ -169,20 +188,23 @@ impl Merging {
         Ok(std::mem::replace(&mut self.published, published))
     }
 
-    /// Hands over the groups of all users before `end` that were not yet.
+    /// Hands over the groups of all users before `end` that were not yet; `beyond` gets those that
+    /// cannot be.
     fn close_until(
         &mut self,
         end: Option<u64>,
-        mut on_groups: impl FnMut(Groups) -> Result<()>,
+        on_groups: &mut dyn FnMut(Groups) -> Result<()>,
+        beyond: &mut dyn FnMut(u64, CategoryId),
     ) -> Result<()> {
         let published = take_until(&self.published, &mut self.published_taken, end);
-        if published.is_empty() && self.movements_taken == 0 && is_before(&self.movements, end) {
+        let is_alone = published.is_empty() && self.movements_taken == 0 && !self.in_shares;
+        if is_alone && is_before(&self.movements, end) {
             // Nothing to merge with: the usual case of a month that is new.
             let movements = std::mem::take(&mut self.movements);
             return if movements.is_empty() { Ok(()) } else { on_groups(movements) };
         }
         let movements = take_until(&self.movements, &mut self.movements_taken, end);
-        match merge(published, movements).map_err(overflow)? {
+        match merge(published, movements, self.in_shares, beyond) {
             merged if merged.is_empty() => Ok(()),
             merged => on_groups(Groups::of(merged)),
         }

@@ -31,7 +31,7 @@ struct Row {
 /// said.
 pub fn rows(lake: &Lake, head: &Head, spec: &Spec, user_id: u64, month: Month) -> Result<RecordBatch> {
     let categories = reference::categories(&spec.input)?;
-    let budgets = reference::budgets(&spec.input, &categories)?;
+    let budgets = reference::budgets(spec, &categories)?;
     let from = spec.budgets.roll_over_from.as_ref().map(|from| from.0);
     let parts = |month| head.month(month, lake);
     let budgeted = BudgetedMonth::new(month, from, &budgets, &categories, parts);

@@ -5,17 +5,19 @@
 //! Invariant: of one user and category the numbers are 1, 2, 3 …, or the table is refused. What is
 //! held in memory is the month's parts as they lie in the store, and the records asked for.
 
+use super::parquet_bounds::{batch_rows, footer};
 use super::published::{PartFile, Users, row_groups, unknown_category};
 use crate::domain::alert::{AlertEvent, AlertLevel, AlertRecord, Standing};
 use crate::domain::budget::{Budget, BudgetSource};
 use crate::domain::category::{Categories, CategoryId};
 use crate::error::{Error, Result};
+use crate::limits::PART_ROWS_MAX;
 use crate::store::Place;
 use arrow::array::{Array, AsArray, Decimal128Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Decimal128Type, Int64Type};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
 /// The parts of one month, with their places for errors.
 #[derive(Default)]
@@ -72,13 +74,22 @@ pub fn read_records(
     categories: &Categories,
     mut on_record: impl FnMut(AlertRecord),
 ) -> Result<()> {
-    let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("budget_alerts cannot be read: {e}"));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
-    let wanted = row_groups(builder.metadata(), users);
-    let columns = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
-    let builder = builder.with_row_groups(wanted).with_projection(columns);
-    for batch in builder.build().map_err(|e| broken(&e))? {
-        let batch = batch.map_err(|e| broken(&e))?;
+    let broken = |what: &dyn std::fmt::Display| {
+        let error = Error::unfit(format!("a part of budget_alerts is damaged: {what}"));
+        error.advise("`pennymill audit` says where the lake is damaged; restore it from a copy")
+    };
+    let metadata = footer(&bytes, ArrowReaderOptions::new(), PART_ROWS_MAX).map_err(|e| broken(&e))?;
+    let leaves: Vec<usize> = (0..metadata.parquet_schema().num_columns()).collect();
+    let batch_rows = batch_rows(&bytes, metadata.metadata(), &leaves).map_err(|e| broken(&e))?;
+    let wanted = row_groups(metadata.metadata(), users);
+    let columns = ProjectionMask::columns(metadata.parquet_schema(), COLUMNS);
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
+        .with_row_groups(wanted)
+        .with_projection(columns)
+        .with_batch_size(batch_rows);
+    let unread = "its pages cannot be decoded";
+    for batch in builder.build().map_err(|_| broken(&unread))? {
+        let batch = batch.map_err(|_| broken(&unread))?;
         let columns = Columns::of(&batch).ok_or_else(|| broken(&"its columns are not ours"))?;
         for row in 0..batch.num_rows() {
             if !users.contains(&(columns.user_id.value(row) as u64)) {

@@ -6,15 +6,16 @@
 
 use super::builtin;
 use super::reference::{category, cents, seller};
-use super::table_rows::{Refused, Source, for_each_row, optional, required};
+use super::table_rows::{Refused, Source, for_each_line, for_each_row, optional, refused_line, required};
 use crate::domain::category::Categories;
 use crate::domain::seller::{
     Country, CrowdEntry, Department, KeywordEntry, RuleEntry, SellerEntry, scope_rank,
 };
-use crate::error::Result;
-use crate::job::sections::Input;
-use crate::job::spec::BUILTIN;
-use crate::limits::KEYWORD_WORDS_MAX;
+use crate::error::{Result, shown};
+use crate::job::spec::{BUILTIN, Spec};
+use crate::limits::{KEYWORD_WORDS_MAX, PATTERN_BYTES_MAX, PATTERNS_BYTES_MAX, ROW_BYTES_KEPT, RULES_MAX};
+use crate::planted::Bug;
+use regex_automata::nfa::thompson::{Compiler, Config};
 
 /// What everybody's sellers are known by.
 #[derive(Default)]
@@ -30,18 +31,16 @@ pub struct Layers {
     pub generic_words: Vec<String>,
 }
 
-/// A compiled pattern may take so much memory.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
-
 impl Layers {
     /// Loads what a job names; where it names nothing there is nothing to know.
-    pub fn load(input: &Input, categories: &Categories) -> Result<Layers> {
+    pub fn load(spec: &Spec, categories: &Categories) -> Result<Layers> {
+        let (input, most) = (&spec.input, spec.table_bytes_max());
         let countries: Vec<Country> = input.country.0.clone();
         Ok(Layers {
             rules: rules(&input.rules.0, categories, &countries)?,
-            aliases: names(&input.aliases.0, "builtin aliases", builtin::ALIASES, categories)?,
-            sellers: names(&input.sellers.0, "builtin sellers", builtin::SELLERS, categories)?,
-            keywords: keywords(&input.keywords.0, categories)?,
+            aliases: names(&input.aliases.0, "builtin aliases", builtin::ALIASES, most, categories)?,
+            sellers: names(&input.sellers.0, "builtin sellers", builtin::SELLERS, most, categories)?,
+            keywords: keywords(&input.keywords.0, most, categories)?,
             crowd: Vec::new(),
             generic_words: generic_words(),
             countries,
@@ -50,10 +49,10 @@ impl Layers {
 }
 
 /// The shipped table where a job says so, or else the one it names.
-fn source<'t>(table: &'t str, name: &'static str, text: &'static str) -> Source<'t> {
+fn source<'t>(table: &'t str, name: &'static str, text: &'static str, bytes_max: u64) -> Source<'t> {
     match table {
         BUILTIN => Source::Shipped { name, text },
-        _ => Source::Stored(table),
+        _ => Source::Bounded { table, row_bytes: ROW_BYTES_KEPT, bytes_max },
     }
 }
 
@@ -74,12 +73,13 @@ fn names(
     tables: &[String],
     name: &'static str,
     shipped: &'static str,
+    bytes_max: u64,
     categories: &Categories,
 ) -> Result<Vec<SellerEntry>> {
     let columns = [required("seller"), required("category"), optional("country")];
     let mut names = Vec::new();
     for (index, table) in tables.iter().enumerate() {
-        for_each_row(&source(table, name, shipped), &columns, |row| {
+        for_each_row(&source(table, name, shipped, bytes_max), &columns, |row| {
             names.push(seller_entry(row, categories, index)?);
             Ok(())
         })?;
@@ -87,11 +87,12 @@ fn names(
     Ok(names)
 }
 
-fn keywords(tables: &[String], categories: &Categories) -> Result<Vec<KeywordEntry>> {
+fn keywords(tables: &[String], bytes_max: u64, categories: &Categories) -> Result<Vec<KeywordEntry>> {
     let columns = [required("keyword"), required("category"), optional("country"), optional("department")];
     let mut keywords = Vec::new();
     for (index, table) in tables.iter().enumerate() {
-        for_each_row(&source(table, "builtin keywords", builtin::KEYWORDS), &columns, |row| {
+        let source = source(table, "builtin keywords", builtin::KEYWORDS, bytes_max);
+        for_each_row(&source, &columns, |row| {
             let words = row[0].split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
             if words.count() > KEYWORD_WORDS_MAX {
                 return Err(Refused(0, format!("more than {KEYWORD_WORDS_MAX} words")));
@@ -122,29 +123,59 @@ fn seller_entry(row: &[&str], categories: &Categories, table: usize) -> Result<S
     })
 }
 
-/// The rules in scope, in the order of their tables and lines.
+/// The rules in scope, in the order of their tables and lines. They are counted before one of them is
+/// compiled, which takes long.
 fn rules(tables: &[String], categories: &Categories, job: &[Country]) -> Result<Vec<RuleEntry>> {
     let columns = [required("pattern"), required("category")];
     let more = ["amount_min", "amount_max", "sign", "country"].map(optional);
     let columns: Vec<_> = columns.into_iter().chain(more).collect();
-    let mut rules = Vec::new();
-    for table in tables {
-        for_each_row(&Source::Stored(table), &columns, |row| {
-            let compiled = regex::RegexBuilder::new(row[0]).size_limit(PATTERN_BYTES_MAX).build();
-            if compiled.is_err() || row[0].is_empty() {
-                let what = "not a regular expression, or too large a one; see the syntax of Rust's regex";
-                return Err(Refused(0, what.into()));
+    let (mut rules, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (table, name) in tables.iter().enumerate() {
+        for_each_line(&Source::Stored(name), &columns, |line, row| {
+            if Bug::RulesCompiledFirst.is_planted() {
+                bytes += pattern_bytes(row[0])?;
             }
-            let pattern = row[0].to_string();
-            let rule =
-                RuleEntry { pattern, category: category(row[1], 1, categories)?, cents: cents_range(row)? };
-            if scope_rank(&countries(row[5], 5)?, job).is_some() {
-                rules.push(rule);
+            if places.len() == RULES_MAX {
+                return Err(Refused(
+                    0,
+                    format!("more than {RULES_MAX} rules, which is the most of all tables"),
+                ));
             }
+            places.push((table, line));
+            let category = category(row[1], 1, categories)?;
+            let in_scope = scope_rank(&countries(row[5], 5)?, job).is_some();
+            rules.push((
+                RuleEntry { pattern: row[0].to_string(), category, cents: cents_range(row)? },
+                in_scope,
+            ));
             Ok(())
         })?;
     }
-    Ok(rules)
+    for ((rule, _), (table, line)) in rules.iter().zip(places) {
+        let compiled = pattern_bytes(&rule.pattern).and_then(|more| {
+            bytes += more;
+            let fit = (bytes <= PATTERNS_BYTES_MAX).then_some(());
+            fit.ok_or_else(|| Refused(0, "the patterns up to this one are too large together".into()))
+        });
+        compiled.map_err(|Refused(_, what)| {
+            refused_line(&shown(&tables[table]), line, format!("column `pattern`: {what}"))
+        })?;
+    }
+    Ok(rules.into_iter().filter(|(_, in_scope)| *in_scope).map(|(rule, _)| rule).collect())
+}
+
+/// What a pattern takes once it is compiled. The automaton alone tells it: what else a regex is made of
+/// takes much longer to build.
+fn pattern_bytes(pattern: &str) -> Result<usize, Refused> {
+    let config = Config::new().nfa_size_limit(Some(PATTERN_BYTES_MAX));
+    let compiled = Compiler::new().configure(config).build(pattern);
+    match compiled {
+        Ok(automaton) if !pattern.is_empty() => Ok(automaton.memory_usage()),
+        _ => {
+            let what = "not a regular expression, or too large a one; see the syntax of Rust's regex";
+            Err(Refused(0, what.into()))
+        }
+    }
 }
 
 /// The least and the most cents that a rule asks for.

@@ -3,8 +3,10 @@
 //! In: the ledger of the newest commit, and the entries of this run. Out: the next ledger, as
 //! Parquet. Invariant: old + added = new; no object and no content is counted twice.
 
+use super::parquet_bounds::{batch_rows, footer};
 use crate::domain::month::Month;
 use crate::error::{Error, Result};
+use crate::limits::LEDGER_ROWS_MAX;
 use crate::planted::Bug;
 use crate::schema;
 use arrow::array::{
@@ -13,9 +15,9 @@ use arrow::array::{
 use arrow::datatypes::{Decimal128Type, Int64Type};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,18 @@ impl Ledger {
     /// The contents that are counted.
     pub fn counted_contents(&self) -> HashSet<&str> {
         self.counted().map(|(_, entry)| entry.content_hash.as_str()).collect()
+    }
+
+    /// The newest run that has counted something for each month.
+    pub fn newest_runs(&self) -> HashMap<Month, &str> {
+        let mut newest = HashMap::new();
+        for (_, entry) in self.counted() {
+            for of_month in &entry.months {
+                let run = newest.entry(of_month.month).or_insert(entry.run_id.as_str());
+                *run = entry.run_id.as_str().max(*run);
+            }
+        }
+        newest
     }
 
     pub fn is_counted(&self, name: &str) -> bool {
@@ -161,11 +175,19 @@ impl Ledger {
     }
 
     pub fn from_parquet(bytes: Bytes) -> Result<Ledger> {
-        let broken = |e: &dyn std::fmt::Display| Error::invariant(format!("the ledger cannot be read: {e}"));
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(&e))?;
+        let broken = |what: &dyn std::fmt::Display| {
+            let error = Error::unfit(format!("the ledger is damaged: {what}"));
+            error.advise("`pennymill audit` says where the lake is damaged; restore it from a copy")
+        };
+        let metadata = footer(&bytes, ArrowReaderOptions::new(), LEDGER_ROWS_MAX).map_err(|e| broken(&e))?;
+        let leaves: Vec<usize> = (0..metadata.parquet_schema().num_columns()).collect();
+        let batch_rows = batch_rows(&bytes, metadata.metadata(), &leaves).map_err(|e| broken(&e))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
+        let builder = builder.with_batch_size(batch_rows);
         let mut entries = BTreeMap::new();
-        for batch in builder.build().map_err(|e| broken(&e))? {
-            let batch = batch.map_err(|e| broken(&e))?;
+        let unread = "its pages cannot be decoded";
+        for batch in builder.build().map_err(|_| broken(&unread))? {
+            let batch = batch.map_err(|_| broken(&unread))?;
             for row in usize::from(Bug::LedgerForgets.is_planted())..batch.num_rows() {
                 let (name, entry) =
                     entry_at(&batch, row).ok_or_else(|| broken(&"its columns are not ours"))?;

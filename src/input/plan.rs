@@ -5,7 +5,7 @@
 //! the order of their names, so nothing depends on the order of a listing.
 
 use super::fetch::Compression;
-use super::ledger::{Entry, Ledger, Status};
+use super::ledger::{Entry, Ledger, MonthEntry, Status};
 use crate::domain::month::Month;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{OBJECTS_MAX, REMOTE_SPLIT_BYTES};
@@ -146,7 +146,7 @@ impl Plan {
         rejects_max_millionths: i64,
         duplicates: &BTreeSet<String>,
     ) -> Plan {
-        let counted = ledger.counted_contents();
+        let (counted, touched) = (ledger.counted_contents(), ledger.newest_runs());
         let Listing { objects, set_aside, odd } = listing;
         let mut plan = Plan { listed: objects.len(), set_aside, ..Plan::default() };
         plan.held.extend(odd);
@@ -164,7 +164,7 @@ impl Plan {
                 Status::Held(reason)
                     if same
                         && !duplicates.contains(&object.name)
-                        && still_held(entry, &counted, rejects_max_millionths) =>
+                        && still_held(entry, &counted, &touched, rejects_max_millionths) =>
                 {
                     plan.held.push(Held { name: object.name, reason: reason.clone() });
                 }
@@ -206,10 +206,29 @@ pub fn second_delivery(first: &str) -> String {
     format!("it says the same as {first}, which is counted")
 }
 
-fn still_held(entry: &Entry, counted: &HashSet<&str>, rejects_max_millionths: i64) -> bool {
+const TOO_LARGE: &str = "with it a sum would be more than DECIMAL(18,2) holds, of ";
+
+/// The reason for an object with which a sum of this month could not be published.
+pub fn too_large(month: Month) -> String {
+    format!("{TOO_LARGE}{month}")
+}
+
+/// Whether nothing that speaks against a held object has changed. `counted` are the contents that are
+/// counted, `touched` the newest run that has counted something for each month.
+fn still_held(
+    entry: &Entry,
+    counted: &HashSet<&str>,
+    touched: &HashMap<Month, &str>,
+    rejects_max_millionths: i64,
+) -> bool {
     let twin = counted.contains(entry.content_hash.as_str());
     let damaged = entry.content_hash.is_empty();
-    twin || damaged || above_limit(entry.rows_rejected, entry.rows_read, rejects_max_millionths)
+    // Ids of runs rise with time. What was counted since may have made room.
+    let is_newer =
+        |month: &MonthEntry| touched.get(&month.month).is_some_and(|run| *run > entry.run_id.as_str());
+    let too_large = matches!(&entry.status, Status::Held(reason) if reason.starts_with(TOO_LARGE))
+        && !entry.months.iter().any(is_newer);
+    twin || damaged || too_large || above_limit(entry.rows_rejected, entry.rows_read, rejects_max_millionths)
 }
 
 /// A stretch of one object that one worker maps: the lines that start in `start..end`.

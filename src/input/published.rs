@@ -4,11 +4,12 @@
 //! Invariant: keys rise strictly within a part, and parts share no user; anything else is refused.
 //! Of a range of users only the row groups that may hold one are decoded.
 
-use crate::domain::category::{Categories, CategoryId};
+use super::parquet_bounds::{batch_rows, footer};
+use crate::domain::category::{Categories, CategoryId, is_code};
 use crate::domain::month::Month;
 use crate::domain::spend::Spend;
 use crate::error::{Error, Kind, Result};
-use crate::limits::PART_GROUPS;
+use crate::limits::{PART_GROUPS, PART_ROWS_MAX};
 use crate::schema;
 use crate::store::Place;
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -159,6 +160,7 @@ pub fn read_batches(
 pub struct OpenPart<'a> {
     bytes: Bytes,
     metadata: ArrowReaderMetadata,
+    batch_rows: usize,
     categories: &'a Categories,
     shown: &'a str,
 }
@@ -166,8 +168,10 @@ pub struct OpenPart<'a> {
 impl<'a> OpenPart<'a> {
     pub fn open(bytes: Bytes, categories: &'a Categories, shown: &'a str) -> Result<OpenPart<'a>> {
         let options = ArrowReaderOptions::new().with_schema(schema::spending_in_memory());
-        let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(|e| damaged(&e, shown))?;
-        Ok(OpenPart { bytes, metadata, categories, shown })
+        let metadata = footer(&bytes, options, PART_ROWS_MAX).map_err(|e| damaged(&e, shown))?;
+        let leaves: Vec<usize> = (0..metadata.parquet_schema().num_columns()).collect();
+        let batch_rows = batch_rows(&bytes, metadata.metadata(), &leaves).map_err(|e| damaged(&e, shown))?;
+        Ok(OpenPart { bytes, metadata, batch_rows: batch_rows.min(BATCH_ROWS), categories, shown })
     }
 
     /// Its place, for messages.
@@ -186,10 +190,11 @@ impl<'a> OpenPart<'a> {
         row_groups: Vec<usize>,
         mut on_groups: impl FnMut(&[Spend]) -> Result<()>,
     ) -> Result<()> {
-        let broken = |e: ParquetError| damaged(&e, self.shown);
+        // What a reader says of a file may repeat what the file holds.
+        let broken = |_: ParquetError| damaged(&"its pages cannot be decoded", self.shown);
         let (bytes, metadata) = (self.bytes.clone(), self.metadata.clone());
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
-        let builder = builder.with_row_groups(row_groups).with_batch_size(BATCH_ROWS);
+        let builder = builder.with_row_groups(row_groups).with_batch_size(self.batch_rows);
         let mut groups = Vec::with_capacity(BATCH_ROWS);
         let mut last = None;
         for batch in builder.build().map_err(broken)? {
@@ -213,8 +218,11 @@ fn damaged(what: &dyn std::fmt::Display, shown: &str) -> Error {
     error.advise("restore it from a copy, or rebuild its month with --rebuild")
 }
 
-/// A job has dropped a category that the lake holds.
+/// A job has dropped a category that the lake holds. What cannot be a code is not repeated.
 pub fn unknown_category(code: &str) -> Error {
+    if !is_code(code) {
+        return Error::unfit("the lake holds a category that no job can have: it is damaged");
+    }
     let error = Error::new(Kind::Unfit, format!("the lake holds the category `{code}`, the job does not"));
     error.advise("keep a category in the job's set (`input.categories`) for as long as the lake holds it")
 }

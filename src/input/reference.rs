@@ -6,7 +6,7 @@
 
 use super::layers::Layers;
 use super::table_rows::{
-    Column, Refused, Source, for_each_line, for_each_row, optional, refused_line, required,
+    Column, Refused, Source, for_each_line, for_each_row, optional, read_bounded, refused_line, required,
 };
 use crate::domain::budget::{BudgetTemplate, Budgets, ManualBudget, Overlap, spend_category};
 use crate::domain::category::{Categories, CategoryId, Choice};
@@ -19,6 +19,7 @@ use crate::domain::zone::Zone;
 use crate::error::{Error, Kind, Result, shown};
 use crate::job::sections::Input;
 use crate::job::spec::Spec;
+use crate::limits::{BUDGET_BYTES_KEPT, INCOME_BYTES_KEPT, ROW_BYTES_KEPT, TEXT_BYTES_MAX};
 use crate::planted::Bug;
 use crate::store::Place;
 
@@ -55,37 +56,34 @@ impl Reference {
     pub fn load(spec: &Spec, crowd: CrowdReader) -> Result<Reference> {
         let input = &spec.input;
         let categories = categories(input)?;
-        let zone = zone(spec);
-        let mut layers = Layers::load(input, &categories)?;
+        let mut layers = Layers::load(spec, &categories)?;
         if let Some(table) = &input.votes {
             layers.crowd = crowd(table, &categories)?;
         }
         let choices =
-            input.category_overrides.as_deref().map_or(Ok(Vec::new()), |t| choices(t, &categories, &zone))?;
-        let budgets = budgets(input, &categories)?;
+            input.category_overrides.as_deref().map_or(Ok(Vec::new()), |t| choices(spec, t, &categories))?;
+        let budgets = budgets(spec, &categories)?;
         Ok(Reference { categories, layers, choices, budgets })
     }
 }
 
 fn read_text(table: &str) -> Result<String> {
-    let bytes = Place::open(table)?.read().map_err(|error| match error.kind {
-        Kind::NotFound => Error::new(Kind::NotFound, "there is no such reference table").at(shown(table)),
-        _ => error,
-    })?;
+    let bytes = read_bounded(&Place::open(table)?, TEXT_BYTES_MAX)?;
     let text = std::str::from_utf8(&bytes);
     Ok(text.map_err(|_| Error::new(Kind::InputRefused, "not UTF-8").at(shown(table)))?.to_string())
 }
 
 /// People's own choices, in the order of their table.
-pub fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<Choice>> {
+pub fn choices(spec: &Spec, table: &str, categories: &Categories) -> Result<Vec<Choice>> {
+    let zone = zone(spec);
     let mut choices = Vec::new();
     let columns = ["user_id", "seller", "category", "set_at"].map(required);
     let columns: Vec<Column> = columns.into_iter().chain(["timestamp", "amount"].map(optional)).collect();
     let instant = |text: &str, column| {
-        let at = parse_timestamp(text.as_bytes(), zone).map(|at| at.micros());
+        let at = parse_timestamp(text.as_bytes(), &zone).map(|at| at.micros());
         at.map_err(|_| Refused(column, "not a timestamp".into()))
     };
-    for_each_row(&Source::Stored(table), &columns, |row| {
+    for_each_row(&bounded(spec, table, ROW_BYTES_KEPT), &columns, |row| {
         let transaction = match (row[4], row[5]) {
             ("", "") => None,
             (_, "") => return Err(Refused(5, "missing: a single transaction needs both".into())),
@@ -104,8 +102,14 @@ pub fn choices(table: &str, categories: &Categories, zone: &Zone) -> Result<Vec<
     Ok(choices)
 }
 
+/// A table of a job, which may take the memory of the job.
+fn bounded<'t>(spec: &Spec, table: &'t str, row_bytes: u64) -> Source<'t> {
+    Source::Bounded { table, row_bytes, bytes_max: spec.table_bytes_max() }
+}
+
 /// Everything that decides about budgets, by the tables that a job names.
-pub fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
+pub fn budgets(spec: &Spec, categories: &Categories) -> Result<Budgets> {
+    let input = &spec.input;
     let refuse = |table: &str, what: String| Error::new(Kind::InputRefused, what).at(shown(table));
     let template = match &input.budget_template {
         None => BudgetTemplate::default(),
@@ -113,9 +117,9 @@ pub fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
             BudgetTemplate::parse(&read_text(table)?, categories).map_err(|what| refuse(table, what))?
         }
     };
-    let incomes = input.users.as_deref().map_or(Ok(Vec::new()), incomes)?;
-    let manual =
-        input.budget_overrides.as_deref().map_or(Ok(Vec::new()), |t| manual_budgets(t, categories))?;
+    let incomes = input.users.as_deref().map_or(Ok(Vec::new()), |table| incomes(spec, table))?;
+    let manual = input.budget_overrides.as_deref();
+    let manual = manual.map_or(Ok(Vec::new()), |table| manual_budgets(spec, table, categories))?;
     Budgets::new(template, incomes, manual).map_err(|Overlap { line, other }| {
         let table = input.budget_overrides.as_deref().unwrap_or_default();
         let what =
@@ -125,10 +129,10 @@ pub fn budgets(input: &Input, categories: &Categories) -> Result<Budgets> {
 }
 
 /// Each user's monthly income. One who stands twice is refused.
-fn incomes(table: &str) -> Result<Vec<(u64, i64)>> {
+fn incomes(spec: &Spec, table: &str) -> Result<Vec<(u64, i64)>> {
     let mut users = Vec::new();
     let columns = [required("user_id"), required("monthly_income")];
-    for_each_line(&Source::Stored(table), &columns, |line, row| {
+    for_each_line(&bounded(spec, table, INCOME_BYTES_KEPT), &columns, |line, row| {
         let user = user_id(row[0], 0)?;
         // Without an income there is no template budget, which is not a budget of zero.
         let income = if row[1].is_empty() { None } else { Some(not_negative(row[1], 1)?) };
@@ -148,14 +152,15 @@ fn incomes(table: &str) -> Result<Vec<(u64, i64)>> {
 
 /// The users who were last active at this instant or later, in their order; none where the table
 /// does not say when users were active.
-pub fn active_users(table: &str, since_micros: i64, zone: &Zone) -> Result<Option<Vec<u64>>> {
-    let (mut active, mut says_so) = (Vec::new(), false);
-    for_each_row(&Source::Stored(table), &[required("user_id"), optional("last_active_at")], |row| {
+pub fn active_users(spec: &Spec, table: &str, since_micros: i64) -> Result<Option<Vec<u64>>> {
+    let (zone, mut active, mut says_so) = (zone(spec), Vec::new(), false);
+    let columns = [required("user_id"), optional("last_active_at")];
+    for_each_row(&bounded(spec, table, INCOME_BYTES_KEPT), &columns, |row| {
         // A user without an instant was never seen.
         if !row[1].is_empty() {
             says_so = true;
             let user = user_id(row[0], 0)?;
-            let at = parse_timestamp(row[1].as_bytes(), zone);
+            let at = parse_timestamp(row[1].as_bytes(), &zone);
             let at = at.map_err(|_| Refused(1, "not a timestamp".into()))?;
             if at.micros() >= since_micros {
                 active.push(user);
@@ -167,7 +172,7 @@ pub fn active_users(table: &str, since_micros: i64, zone: &Zone) -> Result<Optio
     Ok(says_so.then_some(active))
 }
 
-fn manual_budgets(table: &str, categories: &Categories) -> Result<Vec<ManualBudget>> {
+fn manual_budgets(spec: &Spec, table: &str, categories: &Categories) -> Result<Vec<ManualBudget>> {
     let mut budgets = Vec::new();
     let columns = ["user_id", "category", "amount"].map(required);
     let columns: Vec<Column> = columns.into_iter().chain(["from_month", "to_month"].map(optional)).collect();
@@ -178,7 +183,7 @@ fn manual_budgets(table: &str, categories: &Categories) -> Result<Vec<ManualBudg
             .map(Some)
             .map_err(|_| Refused(column, "not a month, such as 2025-01".into())),
     };
-    for_each_line(&Source::Stored(table), &columns, |line, row| {
+    for_each_line(&bounded(spec, table, BUDGET_BYTES_KEPT), &columns, |line, row| {
         let (from_month, to_month) = (month(row[3], 3)?, month(row[4], 4)?);
         if from_month.is_some_and(|from| to_month.is_some_and(|to| to < from)) {
             return Err(Refused(4, "before from_month".into()));
@@ -217,8 +222,7 @@ pub(super) fn category(code: &str, column: usize, categories: &Categories) -> Re
         if Bug::CellInMessage.is_planted() {
             return Refused(column, format!("{code} is not a category"));
         }
-        let known: Vec<&str> = categories.codes().collect();
-        Refused(column, format!("not a category; the categories are: {}", known.join(", ")))
+        Refused(column, categories.unknown())
     })
 }
 

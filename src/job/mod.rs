@@ -8,4 +8,5 @@ pub mod cli;
 pub mod networks;
 pub mod sections;
 pub mod spec;
+pub mod text;
 pub mod values;

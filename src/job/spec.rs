@@ -5,9 +5,11 @@
 //! is of its type and range; relative paths stay as written.
 
 use super::sections::{Alerts, Bench, BudgetRules, Deliver, Input, Limits, Output, Recommend, Smtp, Votes};
+use super::text::read_text;
 use super::values::OneOrMore;
-use crate::error::{Error, Kind, Result, shown};
-use crate::files;
+use crate::error::{Error, Misread, Result, line_and_column, near, shown};
+use crate::limits::TABLE_BYTES_MIN;
+use crate::planted::Bug;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -158,28 +160,22 @@ impl Spec {
         }
     }
 
+    /// What the rows of one reference table may take in memory.
+    pub fn table_bytes_max(&self) -> u64 {
+        self.limits.memory.0.0.max(TABLE_BYTES_MIN)
+    }
+
     /// Reads a job file and applies `--set` overrides, which win.
     pub fn load(file: &Path, sets: &[String]) -> Result<Spec> {
         let shown = file.display().to_string();
-        let text = files::read_text(file).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::new(Kind::NotFound, "there is no such job file").at(&shown)
-            }
-            _ => Error::unfit(format!("cannot read the job file: {error}")).at(&shown),
-        })?;
+        let text = read_text(file, "job file")?;
         let folder = file.parent().unwrap_or(Path::new("")).to_path_buf();
         Ok(Spec { folder, ..Spec::parse(&text, &shown, sets)? })
     }
 
     /// A job from its text; `shown` is what errors call it.
     pub fn parse(text: &str, shown: &str, sets: &[String]) -> Result<Spec> {
-        let at = |error: toml::de::Error| {
-            let place = match error.span() {
-                Some(span) => place_of(text, shown, span.start),
-                None => shown.to_string(),
-            };
-            Error::unfit(error.message()).at(place)
-        };
+        let at = |error| misread(error, text, shown);
         refuse_unknown_keys(text, shown)?;
         let mut table: toml::Table = toml::from_str(text).map_err(at)?;
         if sets.is_empty() {
@@ -188,8 +184,13 @@ impl Spec {
         for set in sets {
             apply(set, &mut table)?;
         }
-        let spec: Spec =
-            table.try_into().map_err(|e: toml::de::Error| Error::unfit(e.message()).at(shown))?;
+        let spec: Spec = match table.clone().try_into() {
+            Ok(spec) => spec,
+            Err(error) => {
+                let set = culprit(&toml::from_str(text).map_err(at)?, sets, &error);
+                return Err(misread(error, text, &set.unwrap_or(shown.to_string())));
+            }
+        };
         spec.checked(shown)
     }
 
@@ -241,10 +242,7 @@ impl Spec {
 }
 
 fn refuse_unknown_keys(text: &str, shown: &str) -> Result<()> {
-    let parsed = toml::de::DeTable::parse(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        Error::unfit(error.message()).at(place_of(text, shown, start))
-    })?;
+    let parsed = toml::de::DeTable::parse(text).map_err(|error| misread(error, text, shown))?;
     for (key, value) in parsed.get_ref() {
         let section = key.get_ref().as_ref();
         let inner = value.get_ref().as_table();
@@ -266,24 +264,54 @@ fn refuse_unknown_keys(text: &str, shown: &str) -> Result<()> {
     Ok(())
 }
 
+/// A mistake in the text of a job, with its place.
+fn misread(error: toml::de::Error, text: &str, shown: &str) -> Error {
+    let Misread { what, byte } = error.into();
+    Error::unfit(what).at(byte.map_or(shown.to_string(), |byte| place_of(text, shown, byte)))
+}
+
+/// The override without which the job would not have this error.
+fn culprit(table: &toml::Table, sets: &[String], error: &toml::de::Error) -> Option<String> {
+    let message = |skipped: usize| {
+        let mut table = table.clone();
+        let others = sets.iter().enumerate().filter(|(index, _)| *index != skipped);
+        others.for_each(|(_, set)| drop(apply(set, &mut table)));
+        table.try_into::<Spec>().err().map(|error| error.message().to_string())
+    };
+    let index = (0..sets.len()).find(|index| message(*index).as_deref() != Some(error.message()))?;
+    Some(format!("--set {}", sets[index].split('=').next().unwrap_or_default().trim()))
+}
+
+/// A key that is mistyped is repeated; any other word may be part of a file that is no job.
 fn unknown_key(key: &str) -> Error {
-    let nearest = KEYS.iter().min_by_key(|known| {
-        let last = |k: &str| k.rsplit('.').next().unwrap_or(k).to_string();
+    let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_string();
+    let sections = || KEYS.iter().filter_map(|known| known.split_once('.')).map(|(section, _)| section);
+    let is_section = |key: &str| key.split_once('.').is_some_and(|(name, _)| sections().any(|s| s == name));
+    let distance = |known: &&&str| {
         // The right word in the wrong section is nearer than any other word.
         strsim::damerau_levenshtein(key, known).min(1 + strsim::damerau_levenshtein(&last(key), &last(known)))
-    });
-    let nearest = nearest.expect("there are keys");
-    Error::unfit(format!("unknown key `{key}`")).advise(format!("did you mean `{nearest}`?"))
+    };
+    let is_near = |known: &&&str| near(key, known) || is_section(key) && near(&last(key), &last(known));
+    if Bug::UnknownKeyEchoed.is_planted() {
+        return Error::unfit(format!("unknown key `{key}`"));
+    }
+    match KEYS.iter().filter(is_near).min_by_key(distance) {
+        Some(nearest) => {
+            Error::unfit(format!("unknown key `{key}`")).advise(format!("did you mean `{nearest}`?"))
+        }
+        None => Error::unfit("an unknown key").advise("is it a job file? `jobs/` has one of each kind"),
+    }
 }
 
 /// Applies `key=value`; the value is TOML, or else text.
 fn apply(set: &str, table: &mut toml::Table) -> Result<()> {
-    let at = |error: Error| error.at(format!("--set {}", set.split('=').next().unwrap_or(set)));
-    let (key, value) = set.split_once('=').ok_or_else(|| at(Error::unfit("not of the form key=value")))?;
+    let (key, value) =
+        set.split_once('=').ok_or_else(|| Error::unfit("not of the form key=value").at("--set"))?;
     let key = key.trim();
     if !KEYS.contains(&key) {
-        return Err(at(unknown_key(key)));
+        return Err(unknown_key(key).at("--set"));
     }
+    let at = |error: Error| error.at(format!("--set {key}"));
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
     let parsed =
         parsed.and_then(|mut t| t.remove("value")).filter(|v| !matches!(v, toml::Value::Datetime(_)));
@@ -302,9 +330,7 @@ fn apply(set: &str, table: &mut toml::Table) -> Result<()> {
 
 /// `file:line:column` of a byte of the text.
 fn place_of(text: &str, shown: &str, byte: usize) -> String {
-    let before = &text[..byte.min(text.len())];
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+    let (line, column) = line_and_column(text, byte);
     format!("{shown}:{line}:{column}")
 }
 
@@ -369,7 +395,7 @@ mod tests {
         );
         assert!(
             refusal(&with("[limits]\nmemory = \"lots\""), &[])
-                .starts_with("a.toml:8:10: `lots` is not an amount of memory")
+                .starts_with("a.toml:8:10: not an amount of memory")
         );
         assert!(
             refusal(&with("[alerts]\npace_margin = 1.5"), &[])
@@ -384,7 +410,12 @@ mod tests {
         }
         assert!(refusal("name = ", &[]).starts_with("a.toml:1:8: "));
         assert!(
-            refusal(&JOB.replace("logs/\"", "logs/\"\ntime_zone = \"Mars/Base\""), &[]).contains("Mars/Base")
+            refusal(&JOB.replace("logs/\"", "logs/\"\ntime_zone = \"Mars/Base\""), &[])
+                .starts_with("a.toml:5:13: not an IANA time zone")
+        );
+        assert!(
+            refusal(JOB, &["limits.threads=1", "limits.memory=lots"])
+                .starts_with("--set limits.memory: not an amount of memory")
         );
     }
 }

@@ -155,7 +155,7 @@ impl std::str::FromStr for TimeZone {
 
     fn from_str(name: &str) -> Result<TimeZone, String> {
         let known = name.parse::<chrono_tz::Tz>();
-        known.map_err(|_| format!("`{name}` is not an IANA time zone, such as Europe/London"))?;
+        known.map_err(|_| "not an IANA time zone, such as Europe/London".to_string())?;
         Ok(TimeZone(name.to_string()))
     }
 }
@@ -204,12 +204,10 @@ impl std::str::FromStr for Currency {
 
     fn from_str(code: &str) -> Result<Currency, String> {
         if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Err(format!("`{code}` is not a currency code, such as USD"));
+            return Err("not a currency code, such as USD".into());
         }
         if OTHER_MINOR_UNITS.contains(&code) {
-            return Err(format!(
-                "`{code}` has no hundredths; only currencies with two decimals are supported"
-            ));
+            return Err("a currency without hundredths; only those with two decimals are supported".into());
         }
         Ok(Currency(code.to_string()))
     }
@@ -256,7 +254,7 @@ impl std::str::FromStr for Day {
     fn from_str(text: &str) -> Result<Day, String> {
         let day: Option<chrono::NaiveDate> = text.parse().ok();
         let day = day.filter(|day| (1970..=9999).contains(&day.year()));
-        day.map(Day).ok_or_else(|| format!("`{text}` is not a day, such as 2025-03-31"))
+        day.map(Day).ok_or_else(|| "not a day, such as 2025-03-31".into())
     }
 }
 
@@ -312,7 +310,7 @@ impl std::str::FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Server, String> {
-        let refuse = || format!("`{text}` is not a server, such as mail.example.com:587");
+        let refuse = || "not a server, such as mail.example.com:587".to_string();
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) => (host, Some(port.parse().map_err(|_| refuse())?)),
             None => (text, None),
@@ -377,8 +375,8 @@ impl std::str::FromStr for Memory {
         let parsed = unit.and_then(|(n, shift)| n.trim().parse::<u64>().ok()?.checked_mul(1 << shift));
         match parsed {
             Some(bytes) if bytes >= 64 << 20 => Ok(Memory(bytes)),
-            Some(_) => Err(format!("`{text}` is too little: the least is 64MiB")),
-            None => Err(format!("`{text}` is not an amount of memory, such as 512MiB or 4GiB")),
+            Some(_) => Err("too little: the least is 64MiB".into()),
+            None => Err("not an amount of memory, such as 512MiB or 4GiB".into()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! patterns), since the `regex` crate never backtracks.
 
 use crate::domain::seller::RuleEntry;
+use crate::limits::{PATTERNS_BYTES_MAX, RULES_MAX};
 use regex::{RegexSet, RegexSetBuilder};
 
 #[derive(Debug, Default)]
@@ -13,17 +14,14 @@ pub struct Rules {
     all: Option<RegexSet>,
 }
 
-/// Memory that the compiled patterns of all rules may take together.
-const PATTERNS_BYTES_MAX: usize = 64 << 20;
-
 /// Index of a rule.
 pub type RuleId = u16;
 
 impl Rules {
     /// Errors when there are too many rules, or too large ones.
     pub fn new(entries: Vec<RuleEntry>) -> Result<Rules, String> {
-        if entries.len() > usize::from(RuleId::MAX) {
-            return Err(format!("{} rules; the most is {}", entries.len(), RuleId::MAX));
+        if entries.len() > RULES_MAX {
+            return Err(format!("{} rules; the most is {RULES_MAX}", entries.len()));
         }
         let patterns = entries.iter().map(|entry| &entry.pattern);
         let all = match entries.is_empty() {

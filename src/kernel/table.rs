@@ -4,10 +4,12 @@
 //! Sorting a cache-sized partition brings equal keys together and gives the published order at
 //! once; unlike a hash table it cannot be flooded by chosen ids. Packed movements are sorted digit
 //! by digit (radix sort, Knuth, volume 3, 5.2.5).
-//! Invariant: counts and cents in = counts and cents out; sums are checked.
+//! Invariant: counts and cents in = counts and cents out, in whatever order they come; a sum that a
+//! group cannot hold stays in shares until all of it is there.
 
 use super::groups::Groups;
 use super::movement::{Chunk, Movement, PackedRows, Packing};
+use crate::domain::category::CategoryId;
 use crate::domain::money::DECIMAL_CENTS_LIMIT;
 use crate::domain::spend::Spend;
 use crate::planted::Bug;
@@ -21,14 +23,12 @@ pub struct Sums {
     groups: Vec<Spend>,
     /// The index of each month that occurs, ascending, and the end of its groups.
     months: Vec<(u32, usize)>,
+    /// Some group stands in several shares: all of it so far is more than a group can hold.
+    pub in_shares: bool,
     pub rows: u64,
     pub positive_cents: i128,
     pub negative_cents: i128,
 }
-
-/// A sum left the range of DECIMAL(18,2) or BIGINT.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Overflow;
 
 /// Where the packed movements of a partition are sorted: memory that was used is cheaper than memory that
 /// is new.
@@ -46,11 +46,7 @@ impl SortBuffers {
 }
 
 /// Adds up the movements of a partition; `packing` is how they are packed.
-pub fn sum_up(
-    chunks: Vec<Chunk>,
-    packing: Option<(Packing, u64)>,
-    buffers: &mut SortBuffers,
-) -> Result<Sums, Overflow> {
+pub fn sum_up(chunks: Vec<Chunk>, packing: Option<(Packing, u64)>, buffers: &mut SortBuffers) -> Sums {
     let (mut packed, mut wide) = (Vec::new(), Vec::new());
     for chunk in chunks {
         match chunk {
@@ -61,11 +57,11 @@ pub fn sum_up(
     wide.sort_unstable_by_key(|movement: &Movement| movement.group());
     let mut wide_sums = Sums::with_room(&wide, Movement::group);
     for of_month in wide.chunk_by(|one, other| one.month_index() == other.month_index()) {
-        wide_sums.add_up(of_month, Movement::group, |movement| *movement, Movement::cents)?;
+        wide_sums.add_up(of_month, Movement::group, |movement| *movement, Movement::cents);
     }
     let Some((packing, base)) = packing else {
         assert!(packed.is_empty(), "what is packed has a packing");
-        return Ok(wide_sums);
+        return wide_sums;
     };
     let mut rows = sorted(packed, packing.key_bits(), buffers);
     let month = |row: &u64| packing.month_index(*row);
@@ -76,7 +72,7 @@ pub fn sum_up(
             Some(most) if most < DECIMAL_CENTS_LIMIT => sums.add_up_packed(of_month, packing, base),
             _ => {
                 let (key, unpack) = (|row: &u64| packing.key(*row), |row: &u64| packing.unpack(base, *row));
-                sums.add_up(of_month, key, unpack, |row| packing.cents(*row))?
+                sums.add_up(of_month, key, unpack, |row| packing.cents(*row));
             }
         }
         rows = rest;
@@ -100,8 +96,8 @@ impl Sums {
         key: impl Fn(&R) -> K,
         unpack: impl Fn(&R) -> Movement,
         cents: impl Fn(&R) -> i64,
-    ) -> Result<(), Overflow> {
-        let Some(first) = rows.first() else { return Ok(()) };
+    ) {
+        let Some(first) = rows.first() else { return };
         let month = unpack(first).month_index();
         for of_group in rows.chunk_by(|one, other| key(one) == key(other)) {
             let (mut positive, mut net) = (0, 0);
@@ -112,16 +108,29 @@ impl Sums {
             self.positive_cents += positive;
             self.negative_cents += net - positive;
             let net = if Bug::SumOf32Bits.is_planted() { i128::from(net as i32) } else { net };
-            let amount_cents = i64::try_from(net).map_err(|_| Overflow)?;
             let first = unpack(&of_group[0]);
             let (user_id, category) = (first.user_id(), first.category());
             let zero = Spend { user_id, category, amount_cents: 0, transaction_count: 0 };
-            let spend = Spend { amount_cents, transaction_count: of_group.len() as u64, ..zero };
-            self.groups.push(zero.plus(spend).ok_or(Overflow)?);
+            self.push(zero, net, of_group.len() as u64);
         }
         self.rows += rows.len() as u64;
         self.months.push((month, self.groups.len()));
-        Ok(())
+    }
+
+    /// Adds a group, in as many shares as its sum needs.
+    fn push(&mut self, zero: Spend, net_cents: i128, transaction_count: u64) {
+        let most = i128::from(DECIMAL_CENTS_LIMIT - 1);
+        let (mut rest, mut count) = (net_cents, transaction_count);
+        loop {
+            let share = rest.clamp(-most, most);
+            let amount_cents = i64::try_from(share).expect("it was cut to fit");
+            self.groups.push(Spend { amount_cents, transaction_count: count, ..zero });
+            (rest, count) = (rest - share, 0);
+            if rest == 0 {
+                return;
+            }
+            self.in_shares = true;
+        }
     }
 
     /// As [`Sums::add_up`] for packed rows whose sums cannot overflow: without a branch on whether
@@ -175,14 +184,15 @@ impl Sums {
         range.map_or(&[], |(_, range)| &self.groups[range])
     }
 
-    /// The sums of both. Errors: one of them leaves its range.
-    pub fn plus(self, other: Sums) -> Result<Sums, Overflow> {
+    /// The sums of both.
+    pub fn plus(self, other: Sums) -> Sums {
         if self.rows == 0 || other.rows == 0 {
-            return Ok(if self.rows == 0 { other } else { self });
+            return if self.rows == 0 { other } else { self };
         }
         let mut sums = Sums {
             groups: Vec::with_capacity(self.groups() + other.groups()),
             months: Vec::new(),
+            in_shares: self.in_shares || other.in_shares,
             rows: self.rows + other.rows,
             positive_cents: self.positive_cents + other.positive_cents,
             negative_cents: self.negative_cents + other.negative_cents,
@@ -190,10 +200,11 @@ impl Sums {
         let months: BTreeSet<u32> =
             self.months.iter().chain(&other.months).map(|(month, _)| *month).collect();
         for month in months {
-            merge_into(&mut sums.groups, self.of_month(month), other.of_month(month))?;
+            let (one, other) = (self.of_month(month), other.of_month(month));
+            sums.in_shares |= merge_into(&mut sums.groups, one, other);
             sums.months.push((month, sums.groups.len()));
         }
-        Ok(sums)
+        sums
     }
 }
 
@@ -241,28 +252,57 @@ fn sort_by_digit(rows: &[u64], sorted: &mut [u64], shift: u32, bits: u32) {
     }
 }
 
-/// Merges two sorted lists of groups, adding up the shares of equal keys.
-pub fn merge(opening: &[Spend], movements: &[Spend]) -> Result<Vec<Spend>, Overflow> {
+/// Merges published groups with what `movements` adds to them, of which some may stand in shares.
+/// `beyond` gets the groups whose sum leaves DECIMAL(18,2) or whose count leaves BIGINT.
+pub fn merge(
+    opening: &[Spend],
+    movements: &[Spend],
+    in_shares: bool,
+    mut beyond: impl FnMut(u64, CategoryId),
+) -> Vec<Spend> {
     let mut merged = Vec::with_capacity(opening.len() + movements.len());
-    merge_into(&mut merged, opening, movements)?;
-    Ok(merged)
+    if !merge_into(&mut merged, opening, movements) && !in_shares {
+        return merged;
+    }
+    let mut whole = Vec::with_capacity(merged.len());
+    for shares in merged.chunk_by(|one, other| one.key() == other.key()) {
+        let cents = shares.iter().map(|share| i128::from(share.amount_cents)).sum::<i128>();
+        let count = shares.iter().map(|share| i128::from(share.transaction_count)).sum::<i128>();
+        let fits = cents.unsigned_abs() < u128::from(DECIMAL_CENTS_LIMIT.unsigned_abs());
+        match (fits, i64::try_from(cents), i64::try_from(count)) {
+            (true, Ok(amount_cents), Ok(count)) => {
+                let transaction_count = count.cast_unsigned();
+                whole.push(Spend { amount_cents, transaction_count, ..shares[0] });
+            }
+            _ => beyond(shares[0].user_id, shares[0].category),
+        }
+    }
+    whole
 }
 
-fn merge_into(merged: &mut Vec<Spend>, opening: &[Spend], movements: &[Spend]) -> Result<(), Overflow> {
+/// Merges two lists, adding up the shares of equal keys where a group can hold their sum. Out: whether
+/// there are some that stay apart.
+fn merge_into(merged: &mut Vec<Spend>, opening: &[Spend], movements: &[Spend]) -> bool {
     let (mut left, mut right) = (opening.iter().peekable(), movements.iter().peekable());
+    let mut in_shares = false;
     loop {
         let next = match (left.peek(), right.peek()) {
-            (None, None) => return Ok(()),
+            (None, None) => return in_shares,
             (Some(_), None) => left.next().copied(),
             (None, Some(_)) => right.next().copied(),
             (Some(a), Some(b)) => match a.key().cmp(&b.key()) {
                 std::cmp::Ordering::Less => left.next().copied(),
                 std::cmp::Ordering::Greater => right.next().copied(),
                 std::cmp::Ordering::Equal => {
-                    let sum = a.plus(**b).ok_or(Overflow)?;
+                    let sum = a.plus(**b);
+                    if sum.is_none() {
+                        in_shares = true;
+                        merged.push(**a);
+                    }
+                    let next = sum.unwrap_or(**b);
                     left.next();
                     right.next();
-                    Some(sum)
+                    Some(next)
                 }
             },
         };
@@ -273,7 +313,6 @@ fn merge_into(merged: &mut Vec<Spend>, opening: &[Spend], movements: &[Spend]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::category::CategoryId;
     use crate::domain::money::AMOUNT_CENTS_MAX;
     use crate::kernel::partition::{ChunkSink, Partitioner, Sample, Scatter};
     use proptest::prelude::*;
@@ -300,7 +339,7 @@ mod tests {
         for &(user, month, category, cents) in rows {
             scatter.push(Movement::new(user, month, CategoryId(category), cents));
         }
-        sum_up(scatter.finish().0, partitioner.packing(0), &mut SortBuffers::default()).unwrap()
+        sum_up(scatter.finish().0, partitioner.packing(0), &mut SortBuffers::default())
     }
 
     #[derive(Default)]
@@ -328,11 +367,11 @@ mod tests {
             prop_assert_eq!(one.rows, first.len() as u64);
             prop_assert_eq!(one.positive_cents + one.negative_cents, first.iter().map(|r| i128::from(r.3)).sum::<i128>());
             let other = summed(&second, sampled);
-            let merged = merge(one.of_month(1), other.of_month(1)).unwrap();
+            let merged = merge(one.of_month(1), other.of_month(1), false, |_, _| panic!("it fits"));
             let both: Vec<Told> = first.iter().chain(&second).copied().collect();
             let of_month: Vec<Told> = both.iter().copied().filter(|r| r.1 == 1).collect();
             prop_assert_eq!(flat(&[(1, Groups::of(merged))]), told_slowly(&of_month).into_iter().collect::<Vec<_>>());
-            let (one_alone, sum) = (summed(&first, sampled), one.plus(other).unwrap());
+            let (one_alone, sum) = (summed(&first, sampled), one.plus(other));
             prop_assert_eq!(sum.rows, both.len() as u64);
             prop_assert_eq!(flat(&sum.into_months()), told_slowly(&both).into_iter().collect::<Vec<_>>());
             prop_assert_eq!(flat(&one_alone.into_months()), told_slowly(&first).into_iter().collect::<Vec<_>>());
@@ -383,8 +422,41 @@ mod tests {
         assert_eq!(flat(&sums.into_months()), told_slowly(&rows).into_iter().collect::<Vec<_>>());
     }
 
+    /// Sums of as many rows as are added up at once, one after the other.
+    fn in_turn(rows: &[Told], at_once: usize) -> Sums {
+        rows.chunks(at_once).map(|some| summed(some, 0)).fold(Sums::default(), Sums::plus)
+    }
+
     #[test]
-    fn a_sum_that_no_decimal_holds_is_an_error() {
+    fn what_is_too_much_on_the_way_may_fit_at_the_end_whatever_the_order() {
+        let most = AMOUNT_CENTS_MAX;
+        let half = (DECIMAL_CENTS_LIMIT / most + 10) as usize;
+        let (up, down) = (vec![(1, 1, 0, most); half], vec![(1, 1, 0, 3 - most); half]);
+        let others = [(0, 1, 0, 5), (1, 1, 1, 6), (2, 1, 0, 7)];
+        let expected = [
+            ((1, 0, 0), (5, 1)),
+            ((1, 1, 0), (3 * half as i64, 2 * half as u64)),
+            ((1, 1, 1), (6, 1)),
+            ((1, 2, 0), (7, 1)),
+        ];
+        for rows in [[&up[..], &others, &down].concat(), [&down[..], &others, &up].concat()] {
+            let sums = in_turn(&rows, half / 2);
+            assert_eq!(sums.rows, rows.len() as u64);
+            let in_shares = sums.in_shares;
+            let merged = merge(&[], sums.of_month(1), in_shares, |_, _| panic!("it fits"));
+            assert_eq!(flat(&[(1, Groups::of(merged))]), expected);
+        }
+        // And what does not fit is told by its key, and by it alone.
+        for rows in [[&up[..], &others].concat(), [&others[..], &down].concat()] {
+            let (sums, mut beyond) = (in_turn(&rows, rows.len()), Vec::new());
+            assert!(sums.in_shares);
+            let merged = merge(&[], sums.of_month(1), true, |user, category| beyond.push((user, category.0)));
+            assert_eq!((merged.len(), beyond), (3, vec![(1, 0)]));
+        }
+    }
+
+    #[test]
+    fn a_sum_that_no_decimal_holds_is_told() {
         let near = Spend {
             user_id: 1,
             category: CategoryId(0),
@@ -392,7 +464,10 @@ mod tests {
             transaction_count: 1,
         };
         let one = Spend { amount_cents: 1, ..near };
-        assert_eq!(merge(&[near], &[one]), Err(Overflow));
-        assert_eq!(merge(&[near], &[Spend { amount_cents: -1, ..one }]).unwrap()[0].transaction_count, 2);
+        let mut beyond = Vec::new();
+        assert_eq!(merge(&[near], &[one], false, |user, category| beyond.push((user, category))), []);
+        assert_eq!(beyond, [(1, CategoryId(0))]);
+        let less = merge(&[near], &[Spend { amount_cents: -1, ..one }], false, |_, _| panic!("it fits"));
+        assert_eq!(less[0].transaction_count, 2);
     }
 }

@@ -13,6 +13,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use super::{RowWriter, WriteResult, cells, is_number};
+use crate::error::is_printable;
 
 /// How many rows are laid out together.
 const BLOCK_ROWS: usize = 1000;
@@ -145,7 +146,7 @@ fn escaped(text: &str, keep_lines: bool) -> String {
             '\n' => seen.push_str("\\n"),
             '\r' => seen.push_str("\\r"),
             '\t' => seen.push_str("\\t"),
-            hidden if hidden.is_control() || is_invisible(hidden) => {
+            hidden if !is_printable(hidden) => {
                 // Writing to a string cannot fail.
                 let _ = write!(seen, "\\u{{{:x}}}", u32::from(hidden));
             }
@@ -153,17 +154,4 @@ fn escaped(text: &str, keep_lines: bool) -> String {
         }
     }
     seen
-}
-
-/// Characters without a shape that change how their neighbours are shown: zero widths, line and
-/// paragraph separators, marks that turn the direction of writing, tags.
-fn is_invisible(character: char) -> bool {
-    matches!(
-        character,
-        '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
 }
