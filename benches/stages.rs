@@ -81,9 +81,6 @@ type Partition = (Vec<Chunk>, Option<(Packing, u64)>);
 const BATCH_ROWS: usize = 32;
 const AHEAD_ROWS: usize = 8;
 
-/// Benchmarks have too few rows to overflow.
-const FITS: &str = "a sum that fits";
-
 impl Data {
     /// The users and sellers of the shipped bench job, reduced in proportion to the rows.
     pub fn new(rows: u64, seed: u64) -> Result<Data> {

@@ -9,7 +9,7 @@ use crate::planted::Bug;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -204,7 +204,7 @@ mod tests {
         symlink(at("plain"), at("link")).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let _socket = UnixListener::bind(at("socket")).unwrap();
-        assert_eq!(read_text(&at("link")).unwrap(), "text");
+        assert_eq!(std::io::read_to_string(open(&at("link")).unwrap()).unwrap(), "text");
         let refused = |path: &Path| NotPlain::behind(&open(path).unwrap_err()).map(|refused| refused.odd);
         assert_eq!(refused(&at("pipe")), Some(Odd::Pipe));
         assert_eq!(refused(&at("socket")), Some(Odd::Socket));

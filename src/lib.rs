@@ -8,7 +8,7 @@ pub mod planted;
 
 pub mod error;
 pub mod files;
-// A bound may rest on what a word means, and a word on nothing below.
+// `limits` may depend on `domain`; `domain` depends on nothing.
 pub mod domain;
 pub mod limits;
 
