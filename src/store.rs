@@ -359,6 +359,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_no_text_hinders_no_listing() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Place::open(folder.path().to_str().unwrap()).unwrap();
+        lake.child("table/part").create(Bytes::from_static(b"one")).unwrap();
+        std::fs::create_dir(folder.path().join(std::ffi::OsStr::from_bytes(b"\xff"))).unwrap();
+        std::os::unix::fs::symlink("nothing", folder.path().join("broken")).unwrap();
+        let listed = wait(lake.store.list_with_delimiter(Some(&lake.path))).unwrap();
+        assert_eq!(listed.common_prefixes, [lake.child("table").path]);
+        assert!(listed.objects.is_empty());
+        let nothing = lake.child("nothing").path;
+        assert!(wait(lake.store.list_with_delimiter(Some(&nothing))).unwrap().common_prefixes.is_empty());
+    }
+
+    #[test]
     fn other_schemes_and_credentials_in_urls() {
         let error = Place::open("ftp://host/x").unwrap_err();
         assert!(error.to_string().contains("no store is known for `ftp://`"));

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes as long as this, but waiting.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn pipe(path: &Path) {
     if path.exists() {
@@ -21,7 +21,7 @@ fn pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Runs the program; one that is still there after a minute is killed, and has waited.
+/// Runs the program; one that is still there after that is killed, and has waited.
 fn run(arguments: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pennymill"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -164,7 +164,7 @@ impl Search<'_> {
 
     /// Reads what the log of a table names, and in that of `monthly_spending` what the manifests do.
     fn read_log(&self, folder: &Folder) -> Result<ReadLog> {
-        let no_log = || Error::unfit("its log cannot be read");
+        let no_log = || Error::unfit("its log cannot be read").at(&folder.place.shown);
         let table = self.lake.table(&folder.name)?.ok_or_else(no_log)?;
         let is_ours = folder.is_ours() || wait(table.application_version(APPLICATION))?.is_some();
         let log = folder.log();

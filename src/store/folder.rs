@@ -20,6 +20,7 @@ use url::Url;
 pub type Odd = (String, &'static str);
 
 const LINK: &str = "it is a link, which could lead anywhere; deliver the file itself";
+const NOT_FOLLOWED: &str = "it is a link, and was not followed: put the file or folder itself there";
 const NO_FILE: &str = "it is no plain file";
 const ODD_NAME: &str = "its name has control characters or is no text; rename it";
 const UNDER_WAY: &str = "its name ends in # and digits, which is kept for files under way; rename it";
@@ -79,7 +80,7 @@ impl Found {
 }
 
 /// Listings of the inner store skip names that end in `#` and digits.
-fn is_staged(name: &str) -> bool {
+pub(super) fn is_staged(name: &str) -> bool {
     let suffix = name.split_once('#').map_or("", |(_, suffix)| suffix);
     !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit())
 }
@@ -126,6 +127,7 @@ impl Place {
         for (path, found) in self.walk(root)? {
             let mut odd = |why| contents.odd.push((path.to_string_lossy().into_owned(), why));
             match found {
+                Found::Odd(LINK) => odd(NOT_FOLLOWED),
                 Found::Odd(why) => odd(why),
                 Found::Unreadable(_) => odd(UNREADABLE),
                 Found::Object(location) => match described(&path, location) {
@@ -164,6 +166,7 @@ impl Place {
                 Some(Found::Object(location)) => {
                     children.objects.extend(described(&path, location).map_err(at)?)
                 }
+                Some(Found::Odd(LINK)) => odd(NOT_FOLLOWED),
                 Some(Found::Odd(why)) => odd(why),
                 Some(Found::Staged | Found::Unreadable(_)) => odd(UNDER_WAY),
             }

@@ -4,6 +4,7 @@
 //! its folder's before the put returns; without all of it, a power cut leaves commits gone or empty.
 //! Only plain files are read, and below its root nothing is written or deleted through a link.
 
+use super::folder::is_staged;
 use crate::files::{self, NotPlain, Odd};
 use crate::planted::Bug;
 use bytes::Bytes;
@@ -75,7 +76,7 @@ fn failed(source: std::io::Error, path: &path::Path) -> Error {
         }
         (None, std::io::ErrorKind::NotADirectory) => {
             let is_in_the_way = |above: &&path::Path| above.exists() && !above.is_dir();
-            let above = path.ancestors().skip(1).find(is_in_the_way).unwrap_or(path);
+            let above = path.ancestors().find(is_in_the_way).unwrap_or(path);
             let what = format!("{}: it is no folder, and has to be one: move it away", above.display());
             Error::NotSupported { source: what.into() }
         }
@@ -110,6 +111,30 @@ fn get_ranges(path: &path::Path, ranges: &[Range<u64>]) -> std::io::Result<Vec<B
 
 /// Input or output failed, by POSIX.
 const EIO: i32 = 5;
+
+/// What lies right in a folder, behind links as well. The library's own listing fails for the sake of one
+/// name that is no text, or of one entry that goes while it is listed; no object has such a name.
+fn list_folder(folder: &path::Path) -> std::io::Result<ListResult> {
+    let (mut common_prefixes, mut objects) = (BTreeSet::new(), Vec::new());
+    let entries = match folder.read_dir() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(ListResult { common_prefixes: Vec::new(), objects });
+        }
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let (Ok(location), Ok(metadata)) = (Path::from_absolute_path(&path), path.metadata()) else {
+            continue;
+        };
+        if metadata.is_dir() {
+            common_prefixes.insert(location);
+        } else if metadata.is_file() && !location.filename().is_some_and(is_staged) {
+            objects.push(description(&metadata, location)?);
+        }
+    }
+    Ok(ListResult { common_prefixes: common_prefixes.into_iter().collect(), objects })
+}
 
 /// As many files as the library's own local store deletes at once.
 const DELETES_AT_ONCE: usize = 10;
@@ -322,7 +347,9 @@ impl ObjectStore for SyncedLocal {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
+        let folder = path::Path::new("/").join(prefix.unwrap_or(&Path::ROOT).as_ref());
+        let listed = move || list_folder(&folder).map_err(|e| failed(e, &folder));
+        tokio::task::spawn_blocking(listed).await?
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
