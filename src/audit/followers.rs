@@ -9,7 +9,7 @@ use super::Audit;
 use super::books::Books;
 use crate::domain::month::Month;
 use crate::error::Result;
-use crate::output::lake::{APPLICATION, BUDGET_ALERTS, Lake, TRANSACTIONS};
+use crate::output::lake::{APPLICATION, BUDGET_ALERTS, Lake, MONTHLY_SPENDING, TRANSACTIONS};
 use crate::output::manifest::Manifest;
 use crate::output::table::{RUN_ID, Table};
 use crate::planted::Bug;
@@ -66,7 +66,10 @@ impl Books {
             }
             if !Bug::FollowersNotHeld.is_planted() {
                 let held = table.as_ref().map_or(Ok(Held::default()), Held::of)?;
-                self.hold_parts_of(name, &held, audit);
+                match held.done > self.versions && lake.published(MONTHLY_SPENDING)?.version() >= held.done {
+                    true => audit.changed(name, "a run has published meanwhile; audit again"),
+                    false => self.hold_parts_of(name, &held, audit),
+                }
             }
         }
         Ok(())
