@@ -149,7 +149,9 @@ impl Place {
         let text =
             |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         let options = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with(variables));
-        let options = options.map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let options: Vec<(String, String)> =
+            options.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        expect_urls(&options)?;
         let (store, path) =
             object_store::parse_url_opts(&url, options).map_err(|e| Error::from(e).at(&shown))?;
         Ok(Place { store: Arc::new(WholeReads(store.into())), path, shown, url })
@@ -291,6 +293,26 @@ impl Place {
 
     fn fail<T>(&self, error: object_store::Error) -> Result<T> {
         Err(for_reading(error.into()).at(&self.shown))
+    }
+}
+
+/// How the names of variables end that hold a URL.
+const URL_VARIABLES: [&str; 5] = ["_endpoint", "_endpoint_url", "_base_url", "_proxy_url", "_full_uri"];
+
+/// Errors when a variable that holds the address of a server does not: the stores' client panics over some.
+fn expect_urls(options: &[(String, String)]) -> Result<()> {
+    let is_server = |text: &str| {
+        let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+        url.is_some_and(|url| url.has_host())
+    };
+    let holds_url = |name: &str| URL_VARIABLES.iter().any(|end| name.ends_with(end));
+    match options.iter().find(|(name, value)| holds_url(name) && !is_server(value)) {
+        None => Ok(()),
+        // The value may hold a password.
+        Some((name, _)) => {
+            let what = format!("{} is not the URL of a server", name.to_ascii_uppercase());
+            Err(Error::unfit(what).advise("write it with http:// or https:// in front"))
+        }
     }
 }
 

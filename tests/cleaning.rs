@@ -185,9 +185,10 @@ fn whatever_a_log_names_stays_however_it_is_written() {
     table_of_others(&lake.join("clone"), "", &[add(&absolute), add(&beside)]);
     let litter = litter(&lake);
     let said = gc(&scratch, &lake, &[]);
-    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    // A clone demands what this program does not do: it is left alone, and what its log names stays.
+    assert_eq!(said.code, 3, "{}{}", said.stdout, said.stderr);
     assert!(kept.iter().all(|file| file.exists()), "a file that a log names is gone: {}", said.stdout);
-    assert!(gone(&litter) && said.stdout.contains("left alone: clone"), "{}", said.stdout);
+    assert!(gone(&litter) && said.stderr.contains("clone: left alone: "), "{}", said.stderr);
 }
 
 #[test]

@@ -374,6 +374,7 @@ fn wait_for_spill(child: &Child, folder: &Path) {
 }
 
 #[test]
+#[expect(unsafe_code, reason = "sends signals that the standard library cannot")]
 fn what_is_put_aside_vanishes_however_the_process_ends() {
     let scratch = lake();
     let job = job(&scratch, "sorted", SORTED, "memory = \"64MiB\"\ntimeout = \"60s\"");

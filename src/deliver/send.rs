@@ -123,6 +123,7 @@ impl<'a> Courier<'a> {
     }
 
     /// Takes a message, or gives it back while there is no room for it.
+    #[expect(clippy::result_large_err, reason = "what is given back is no error, and goes on being used")]
     pub fn offer(&mut self, message: Message<'a>) -> Result<(), Message<'a>> {
         let Message { contact, user_id, id, .. } = &message;
         let channel = contact.channel;

@@ -57,11 +57,14 @@ fn without_quotes(message: &str) -> String {
     kept + rest + ours
 }
 
+/// With more letters that differ, two words have little in common.
+const MISTAKES_MAX: usize = 2;
+
 /// Whether a word is a key, a column or the like, mistyped: close enough to a known one that it tells
 /// nothing else.
 pub fn near(word: &str, known: &str) -> bool {
     let is_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-');
-    let most = known.len().div_ceil(5);
+    let most = known.len().div_ceil(5).min(MISTAKES_MAX);
     word.len() <= known.len() + most
         && word.chars().all(is_key)
         && strsim::damerau_levenshtein(word, known) <= most

@@ -32,7 +32,7 @@ const NAMES: [&str; 10] = [
 ];
 
 /// What may stand around a URL in a sentence.
-const AROUND: [char; 12] = ['(', ')', '[', ']', '{', '}', '"', '\'', '`', ',', ';', '.'];
+const AROUND: [char; 13] = ['(', ')', '[', ']', '{', '}', '"', '\'', '`', ',', ';', '.', ':'];
 
 /// A word of a message, of which nothing is a secret any more.
 fn discreet(word: &str) -> Cow<'_, str> {
@@ -44,21 +44,21 @@ fn discreet(word: &str) -> Cow<'_, str> {
         // A URL within a URL: what of it is a secret cannot be told.
         return format!("{}{CUT}", &word[..start]).into();
     }
-    let name = NAMES.iter().filter_map(|name| Some(lower.find(name)? + name.len())).min();
-    let word: Cow<str> = match name {
-        Some(end) => format!("{}{CUT}", &word[..end]).into(),
-        None => word.into(),
-    };
-    match word.find("//") {
-        Some(slashes) => without_user(&word, slashes + 2).into(),
+    let word: Cow<str> = match word.find("//") {
+        Some(slashes) => without_user(word, slashes + 2).into(),
         None => match word.find(':').zip(word.rfind('@')) {
             // `user:password@host`, and no path before it.
             Some((colon, at)) if colon + 1 < at && !word[..colon].contains('/') => {
                 let start = word.find(|c| !AROUND.contains(&c)).unwrap_or(0).min(colon);
                 format!("{}{CUT}{}", &word[..start], &word[at..]).into()
             }
-            _ => word,
+            _ => word.into(),
         },
+    };
+    let lower = word.to_ascii_lowercase();
+    match NAMES.iter().filter_map(|name| Some(lower.find(name)? + name.len())).min() {
+        Some(end) => format!("{}{CUT}", &word[..end]).into(),
+        None => word,
     }
 }
 

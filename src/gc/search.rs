@@ -26,6 +26,9 @@ const OURS: [&str; 5] = [MONTHLY_SPENDING, BUDGET_ALERTS, TRANSACTIONS, DELIVERI
 const RUNS: &str = "_runs";
 const LOG: &str = "_delta_log/";
 
+/// A longer commit of a table that cannot be opened is not searched.
+const COMMIT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// A folder of the lake that may be a table.
 struct Folder {
     name: String,
@@ -144,7 +147,11 @@ impl Search<'_> {
             match self.read_log(folder) {
                 Ok(log) => self.take(index, log),
                 Err(error) if folder.is_ours() || Bug::GcMindsNeighbours.is_planted() => return Err(error),
-                Err(error) => self.left.odd(folder.place.shown.clone(), format!("left alone: {error}")),
+                Err(error) => {
+                    self.left.odd(folder.place.shown.clone(), format!("left alone: {error}"));
+                    let mentioned = mentioned(folder);
+                    self.names.extend(mentioned);
+                }
             }
         }
         Ok(())
@@ -276,6 +283,22 @@ impl ReadLog {
         }
         Ok(())
     }
+}
+
+/// What the commits of a table mention that cannot be opened: it may still hold files of another table.
+fn mentioned(folder: &Folder) -> Names {
+    let mut names = Names::default();
+    let is_commit = |meta: &&ObjectMeta| {
+        let path = below(&folder.place, meta);
+        path.starts_with(LOG) && path.ends_with(".json") && meta.size <= COMMIT_BYTES_MAX
+    };
+    for commit in folder.contents.objects.iter().filter(is_commit) {
+        // One that cannot be read mentions nothing that anybody could find.
+        if let Ok(bytes) = folder.place.at(commit).read() {
+            names.add_mentioned(&folder.name, &bytes);
+        }
+    }
+    names
 }
 
 /// By its writer's clock.

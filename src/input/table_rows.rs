@@ -67,7 +67,7 @@ pub fn for_each_line(
         Source::Bounded { table, row_bytes, bytes_max } => (table, *row_bytes, *bytes_max),
         Source::Shipped { name, text } => {
             let mut rows = Rows { table: name, columns, row_bytes: 0, room: u64::MAX, take: &mut take };
-            return rows.from_delimited(text.as_bytes(), b'\t', Some(b'#'));
+            return rows.add_delimited(text.as_bytes(), b'\t', Some(b'#'));
         }
     };
     let place = Place::open(table)?;
@@ -76,9 +76,9 @@ pub fn for_each_line(
     let extension = table.rsplit('.').next().unwrap_or_default();
     let mut rows = Rows { table, columns, row_bytes, room: bytes_max, take: &mut take };
     match extension {
-        "csv" => rows.from_delimited(&bytes, b',', None),
-        "tsv" => rows.from_delimited(&bytes, b'\t', None),
-        "parquet" => rows.from_parquet(bytes),
+        "csv" => rows.add_delimited(&bytes, b',', None),
+        "tsv" => rows.add_delimited(&bytes, b'\t', None),
+        "parquet" => rows.add_parquet(bytes),
         _ => Err(unreadable(table, "a reference table is .csv, .tsv or .parquet")),
     }
 }
@@ -128,7 +128,7 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn from_delimited(&mut self, bytes: &[u8], delimiter: u8, comment: Option<u8>) -> Result<()> {
+    fn add_delimited(&mut self, bytes: &[u8], delimiter: u8, comment: Option<u8>) -> Result<()> {
         let table = self.table;
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).comment(comment).from_reader(bytes);
@@ -156,7 +156,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn from_parquet(&mut self, bytes: Bytes) -> Result<()> {
+    fn add_parquet(&mut self, bytes: Bytes) -> Result<()> {
         let table = self.table;
         let bad = |what: String| unreadable(table, format!("not a readable Parquet table: {what}"));
         let metadata = footer(&bytes, ArrowReaderOptions::new(), u64::MAX).map_err(bad)?;
@@ -246,7 +246,7 @@ fn missing_advice(column: &Column, columns: &[Column], names: &[&str]) -> String
         return "its first line must be a header".to_string();
     }
     let is_meant = |name: &&str| !is_known(name) && near(name.trim(), column.name);
-    match names.iter().position(|name| is_meant(&name)) {
+    match names.iter().position(is_meant) {
         Some(index) => format!("is its column {} meant?", index + 1),
         None => {
             let known: Vec<&str> =

@@ -6,6 +6,7 @@
 
 /// Prefetches the target, on processors that support it.
 #[inline]
+#[expect(unsafe_code, reason = "the instruction takes a pointer")]
 pub fn prefetch<T>(target: Option<&T>) {
     #[cfg(target_arch = "x86_64")]
     if let Some(target) = target {

@@ -70,6 +70,7 @@ impl<'b, 's> Indexed<'b, 's> {
     /// `None`: if the field is long, contains characters of more than two bytes, or ends with the
     /// block. Panics if the field ends beyond the block.
     #[inline]
+    #[expect(unsafe_code, reason = "the index has shown that the field is text")]
     pub fn text(&self, field: Range<usize>) -> Option<&'b str> {
         // The field cuts a character only if a continuation byte is at its start or directly behind
         // its end.
@@ -92,6 +93,7 @@ impl Separators {
         Indexed { block, separators: self }
     }
 
+    #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the processor is asked first"))]
     fn find(&mut self, bytes: &[u8]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2")

@@ -6,6 +6,7 @@
 use super::table::{Table, from_delta};
 use crate::error::Result;
 use crate::planted::Bug;
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 impl Table {
@@ -47,6 +48,28 @@ impl Names {
             }
         }
         self.0.insert(names.join("/"));
+    }
+
+    /// Adds whatever a commit mentions, for a log that cannot be read as one: every text in it may be a path.
+    pub fn add_mentioned(&mut self, table: &str, commit: &[u8]) {
+        for line in commit.split(|byte| *byte == b'\n') {
+            match serde_json::from_slice(line) {
+                Ok(action) => self.add_texts(table, &action),
+                // The text of a line that is damaged still stands between quotes.
+                Err(_) => {
+                    String::from_utf8_lossy(line).split('"').for_each(|text| self.add(table, text));
+                }
+            }
+        }
+    }
+
+    fn add_texts(&mut self, table: &str, value: &Value) {
+        match value {
+            Value::String(text) => self.add(table, text),
+            Value::Array(values) => values.iter().for_each(|value| self.add_texts(table, value)),
+            Value::Object(fields) => fields.values().for_each(|value| self.add_texts(table, value)),
+            _ => {}
+        }
     }
 
     pub fn extend(&mut self, more: Names) {

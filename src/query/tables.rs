@@ -38,6 +38,10 @@ impl Opened {
         as_of: Option<u64>,
         elsewhere: &[String],
     ) -> Result<Opened> {
+        if let Some(version) = as_of {
+            // A version that does not exist is an error, whatever the question reads.
+            lake.table_as_of(MONTHLY_SPENDING, version).await?;
+        }
         let mut opened = Opened::default();
         let mut is_missing = false;
         for name in question.tables.iter().filter(|name| !elsewhere.contains(name)) {
