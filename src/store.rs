@@ -297,7 +297,8 @@ impl Place {
 }
 
 /// How the names of variables end that hold a URL.
-const URL_VARIABLES: [&str; 5] = ["_endpoint", "_endpoint_url", "_base_url", "_proxy_url", "_full_uri"];
+const URL_VARIABLES: [&str; 6] =
+    ["_endpoint", "_endpoint_url", "_endpoint_url_s3", "_base_url", "_proxy_url", "_full_uri"];
 
 /// Errors when a variable that holds the address of a server does not: the stores' client panics over some.
 fn expect_urls(options: &[(String, String)]) -> Result<()> {
@@ -305,7 +306,9 @@ fn expect_urls(options: &[(String, String)]) -> Result<()> {
         let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
         url.is_some_and(|url| url.has_host())
     };
-    let holds_url = |name: &str| URL_VARIABLES.iter().any(|end| name.ends_with(end));
+    // Whether to use some endpoint is no address.
+    let holds_url =
+        |name: &str| !name.contains("_use_") && URL_VARIABLES.iter().any(|end| name.ends_with(end));
     match options.iter().find(|(name, value)| holds_url(name) && !is_server(value)) {
         None => Ok(()),
         // The value may hold a password.

@@ -405,6 +405,7 @@ fn what_hides_in_a_name_is_shown() {
     }
     let (job, lake) = (scratch.job(), scratch.lake());
     let (job, lake) = (job.to_str().unwrap(), lake.to_str().unwrap());
+    let odd_lake = format!("output.lake={}/", scratch.path("a\u{202e}b\u{200b}").display());
     let shown = |said: &Said, what: &str| {
         let seen = format!("{}{}", said.stdout, said.stderr);
         assert!(!seen.chars().any(|c| HIDDEN.contains(&c)), "{what}: {seen:?}");
@@ -427,9 +428,9 @@ fn what_hides_in_a_name_is_shown() {
         &["audit", "--lake", lake],
         &["explain", "--lake", lake, "--user", "1", "--month", "2025-01", "--category", "uncategorized"],
         &["run", "a\u{202e}lmot.toml"],
-        &["run", job, "--set", "output.lake=a\u{202e}b\u{200b}/"],
+        &["run", job, "--set", &odd_lake],
         &["run", job, "--set", "input.sellers=a\u{202e}b.csv"],
-        &["check", job, "--set", "output.lake=a\u{202e}b"],
+        &["check", job, "--set", &odd_lake],
     ] {
         shown(&scratch.pennymill(arguments), &format!("{arguments:?}"));
     }
