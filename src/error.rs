@@ -107,6 +107,11 @@ impl Error {
         self
     }
 
+    /// Where the place is named already.
+    pub fn without_place(self) -> Error {
+        Error { place: None, ..self }
+    }
+
     /// Says what to do. An inner advice, which is more precise, is kept.
     pub fn advise(mut self, advice: impl Into<String>) -> Error {
         self.advice.get_or_insert_with(|| advice.into());

@@ -2,7 +2,8 @@
 //!
 //! In: paths. Out: open files, text, deletions.
 //! Invariant: what is opened is a plain file, so that nobody waits for the other end of a pipe; what is
-//! written or deleted below a folder is reached from it without following a link.
+//! deleted below a folder is reached from it without following a link, and what is written goes where no
+//! link stood when the write began.
 
 use crate::error::{Error, Result};
 use crate::planted::Bug;

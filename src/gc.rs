@@ -17,7 +17,7 @@ use crate::output::lake::{Lake, MONTHLY_SPENDING};
 use crate::output::table::Table;
 use crate::planted::Bug;
 use crate::report::{grouped, size};
-use crate::store::{Contents, Staged, wait};
+use crate::store::{Contents, Place, Staged, wait};
 use object_store::ObjectMeta;
 use search::search;
 use std::collections::BTreeMap;
@@ -143,6 +143,11 @@ fn of_objects(name: &str, count: u64, bytes: u64) -> String {
 impl Left {
     fn odd(&mut self, path: String, why: impl ToString) {
         self.odd.push(Error::unfit(why.to_string()).at(path).to_string());
+    }
+
+    /// A table that was left alone.
+    fn odd_table(&mut self, table: &Place, error: Error) {
+        self.odd(table.shown.clone(), format!("left alone: {}", error.without_place()));
     }
 
     fn all_odd(&mut self, contents: &mut Contents) {

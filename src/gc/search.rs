@@ -145,28 +145,43 @@ impl Search<'_> {
                 continue;
             }
             match self.read_log(folder) {
-                Ok(log) => self.take(index, log),
+                Ok(log) => self.take(index, log)?,
                 Err(error) if folder.is_ours() || Bug::GcMindsNeighbours.is_planted() => return Err(error),
                 Err(error) => {
-                    self.left.odd(folder.place.shown.clone(), format!("left alone: {error}"));
-                    let mentioned = mentioned(folder);
-                    self.names.extend(mentioned);
+                    self.left.odd_table(&folder.place, error);
+                    let names = self.names_of_unread(folder);
+                    self.names.extend(names);
                 }
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, index: usize, log: ReadLog) {
+    fn take(&mut self, index: usize, log: ReadLog) -> Result<()> {
         let folder = &mut self.folders[index];
         self.names.extend(log.names);
-        match log.is_ours {
-            true => {
-                self.committed.extend(log.runs);
-                folder.table = Some(log.table);
-            }
-            false => self.left.others.push(folder.name.clone()),
+        if !log.is_ours {
+            self.left.others.push(folder.name.clone());
+            return Ok(());
         }
+        self.committed.extend(log.runs);
+        // Whoever deletes has to commit, in this table as well.
+        match log.table.expect_writable() {
+            Ok(()) => folder.table = Some(log.table),
+            Err(error) if folder.is_ours() => return Err(error.below(&self.lake.place.shown)),
+            Err(error) => self.left.odd_table(&folder.place, error),
+        }
+        Ok(())
+    }
+
+    /// What a table names that this program cannot read as its own: it may still hold files of another.
+    fn names_of_unread(&self, folder: &Folder) -> Names {
+        // Its commits may have been cleaned up behind a checkpoint, or no one can replay them.
+        let mut names = mentioned(folder);
+        if let Ok(Some(table)) = wait(Table::open_for_names(self.lake.store(), &folder.name)) {
+            table.paths().into_iter().flatten().for_each(|path| names.add(&folder.name, &path));
+        }
+        names
     }
 
     /// Reads what the log of a table names, and in that of `monthly_spending` what the manifests do.

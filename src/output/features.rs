@@ -43,6 +43,9 @@ const SHOWN_BY_USE: [&str; 7] = [
 /// reads, and a check before files are deleted, which cleaning up makes since it commits first.
 const READ_AND_WRITTEN: [&str; 3] = ["timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"];
 
+/// What is no feature, and demands as much of a reader.
+pub(super) const OUTSIDE: &str = "some of its files lie outside the table, as in a shallow clone";
+
 /// The versions that list their features; there are none above.
 const LISTING_READER: i32 = 3;
 const LISTING_WRITER: i32 = 7;
@@ -174,7 +177,7 @@ impl Demands {
             || path.starts_with("file:")
             || path.split('/').any(|segment| segment == "..");
         if is_outside {
-            self.of_readers.insert("files outside the table, as in a shallow clone".into());
+            self.of_readers.insert(OUTSIDE.into());
         }
     }
 }

@@ -9,7 +9,7 @@ mod bodies;
 mod view;
 
 pub(super) use bodies::check_json;
-pub(super) use view::LogView;
+pub(super) use view::{FILE_BYTES_MAX, LogView, TOO_LARGE};
 
 use crate::error::{Error, Result};
 use crate::planted::Bug;

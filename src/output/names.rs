@@ -17,6 +17,13 @@ impl Table {
     }
 }
 
+/// Segments of a path below the lake that this program may delete: `table/month/part` at most, and one
+/// more for what is only counted.
+const SEGMENTS_MAX: usize = 4;
+
+/// A longer path is that of no file: neither local systems nor object stores take one.
+const PATH_BYTES_MAX: usize = 4096;
+
 /// Files of a lake that something names.
 #[derive(Default)]
 pub struct Names(BTreeSet<String>);
@@ -31,8 +38,11 @@ impl Names {
                 false => self.add_below(table, path),
                 // The lake may be known under many names; each end of the path may be one below it.
                 true => {
-                    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-                    self.0.extend((0..names.len()).map(|start| names[start..].join("/")));
+                    let mut end: Vec<&str> = Vec::new();
+                    for name in path.rsplit('/').filter(|name| !name.is_empty()).take(SEGMENTS_MAX) {
+                        end.insert(0, name);
+                        self.insert(end.join("/"));
+                    }
                 }
             }
         }
@@ -47,7 +57,13 @@ impl Names {
                 name => names.push(name),
             }
         }
-        self.0.insert(names.join("/"));
+        self.insert(names.join("/"));
+    }
+
+    fn insert(&mut self, path: String) {
+        if path.len() <= PATH_BYTES_MAX {
+            self.0.insert(path);
+        }
     }
 
     /// Adds whatever a commit mentions, for a log that cannot be read as one: every text in it may be a path.
@@ -86,19 +102,27 @@ impl Names {
     }
 }
 
-/// Percent escapes undone, as often as they were made.
+/// Percent escapes undone, as often as they were made: in one pass, since a byte that an escape stands for
+/// may end another escape, and no two escapes overlap.
 fn decoded(path: &str) -> String {
-    let mut text = path.to_string();
     if Bug::GcNamesNotDecoded.is_planted() {
-        return text;
+        return path.to_string();
     }
-    loop {
-        let next = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
-        if next == text {
-            return text;
+    let mut bytes = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        bytes.push(byte);
+        while let [.., b'%', high, low] = bytes[..]
+            && let (Some(high), Some(low)) = (hex(high), hex(low))
+        {
+            bytes.truncate(bytes.len() - 3);
+            bytes.push(high * 16 + low);
         }
-        text = next;
     }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|digit| digit as u8)
 }
 
 /// `/a/b`, or `scheme:` and more.
@@ -171,6 +195,30 @@ mod tests {
         assert!(names.hold("spending/city=New York/a.parquet"));
         names.add("other", "month=2025-01-01/part-1.parquet");
         assert!(!names.hold(part), "it is one of another table");
+    }
+
+    #[test]
+    fn a_path_costs_what_its_length_does() {
+        let part = "spending/month=2025-01-01/part-1.parquet";
+        let started = std::time::Instant::now();
+        let deep = format!("file:///{}{part}", "a/".repeat(500_000));
+        let climbing = format!("{}../{part}", "a/../".repeat(200_000));
+        let escaped = part.replace('=', &format!("%{}3D", "25".repeat(500_000)));
+        for (path, table) in [(deep, "spending"), (climbing, "other"), (format!("../{escaped}"), "other")] {
+            let mut names = Names::default();
+            names.add(table, &path);
+            assert!(names.hold(part), "{path:.40}");
+            assert!(names.0.iter().map(String::len).sum::<usize>() < 4 * PATH_BYTES_MAX, "{path:.40}");
+        }
+        assert!(started.elapsed().as_secs() < 20, "it took {:?}", started.elapsed());
+        // As if undone round by round.
+        for path in ["%%3235", "%%32355a%2x%", "%2%35%34%31", "%%%%", "%e4%bx"] {
+            let mut rounds = path.to_string();
+            for _ in 0..path.len() {
+                rounds = percent_encoding::percent_decode_str(&rounds).decode_utf8_lossy().into_owned();
+            }
+            assert_eq!(decoded(path), rounds, "{path}");
+        }
     }
 
     #[test]

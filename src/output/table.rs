@@ -5,8 +5,8 @@
 //! Invariant: a `Table` is one version and never changes; nothing in the lake is ever deleted here. A
 //! table that demands of its readers what this program does not do is refused before it is read.
 
-use super::features::{Demands, Noted, Versions};
-use super::log::{Log, LogView, RESTORE, Segment, check_json};
+use super::features::{Demands, Noted, OUTSIDE, Versions};
+use super::log::{FILE_BYTES_MAX, Log, LogView, RESTORE, Segment, TOO_LARGE, check_json};
 use super::names::vector_file;
 use crate::error::{Error, Kind, Result, is_refusal, without_answer};
 use crate::input::published::PartFile;
@@ -118,12 +118,33 @@ impl Table {
     /// Reads the log from its newest checkpoint, or from an older one or the first commit where that is
     /// damaged.
     async fn load(lake: &Arc<dyn ObjectStore>, name: &str, version: Option<u64>) -> Result<Option<Table>> {
+        let Some((table, demands)) = Table::load_any(lake, name, version).await? else { return Ok(None) };
+        refuse_unmet(&demands, name)?;
+        let columns = table.state.metadata().partition_columns();
+        if !columns.is_empty() && columns != [MONTH] {
+            return Err(Error::unfit("the table is not partitioned by month").at(name));
+        }
+        Ok(Some(table))
+    }
+
+    /// The newest version of a table for nothing but the files that it names: whatever it demands, and
+    /// however it is partitioned.
+    pub async fn open_for_names(lake: &Arc<dyn ObjectStore>, name: &str) -> Result<Option<Table>> {
+        Ok(Table::load_any(lake, name, None).await?.map(|(table, _)| table))
+    }
+
+    /// A version, and what it demands.
+    async fn load_any(
+        lake: &Arc<dyn ObjectStore>,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<Option<(Table, Demands)>> {
         let mut log = Log::list(lake, name, version).await?;
         let Some(mut segment) = log.segment(lake, version, u64::MAX).await? else { return Ok(None) };
         let mut first_error = None;
         loop {
             let error = match Table::replay(lake, name, &segment).await {
-                Ok((table, demands)) => return refuse_unmet(&demands, name).map(|()| Some(table)),
+                Ok(found) => return Ok(Some(found)),
                 Err(error) => error,
             };
             let Some(damaged) = segment.checkpoint.filter(|_| error.kind == Kind::Unfit) else {
@@ -160,10 +181,6 @@ impl Table {
         demands.add_metadata(&Noted::of(state.metadata()));
         let files = state.snapshot().try_log_data().map_err(|e| from_delta(e).at(name))?;
         files.iter().for_each(|file| demands.add_file(&file));
-        let columns = state.metadata().partition_columns();
-        if !columns.is_empty() && columns != [MONTH] {
-            return Err(Error::unfit("the table is not partitioned by month").at(name));
-        }
         let table = Table {
             name: name.to_string(),
             store: rooted_at(lake, name),
@@ -181,8 +198,7 @@ impl Table {
         if self.unmet.is_empty() {
             return Ok(());
         }
-        let what = format!("its writers have to apply {}, and this program does not", self.unmet.join(", "));
-        let error = Error::unfit(what).at(&self.name);
+        let error = Error::unfit(unsupported(&self.unmet)).at(&self.name);
         Err(error.advise("drop that from the table with the program that set it, or publish to another lake"))
     }
 
@@ -272,10 +288,22 @@ impl Table {
         Ok(Some(commit))
     }
 
+    /// A commit; none where there is none.
     async fn read(&self, path: &Path) -> Result<Option<Bytes>> {
-        let read = async { self.store.get(path).await?.bytes().await };
+        let read = async {
+            let found = self.store.get(path).await?;
+            match found.meta.size <= FILE_BYTES_MAX {
+                true => found.bytes().await.map(Some),
+                false => Ok(None),
+            }
+        };
         match read.await {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => {
+                let name = path.filename().unwrap_or_default();
+                let what = format!("{name} of its log cannot be used: {TOO_LARGE}");
+                Err(Error::unfit(what).at(&self.name).advise(RESTORE))
+            }
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(Error::from(error).at(&self.name)),
         }
@@ -298,7 +326,8 @@ impl Table {
     /// It repeats what the log says, so it may fail, or run twice at once, without harm.
     pub async fn checkpoint_when_due(&self) -> Result<bool> {
         // One that is damaged was not read, so a whole one takes its place at once.
-        if self.version() < self.checkpoint.unwrap_or(0) + CHECKPOINT_EVERY {
+        // To write one is to write the table.
+        if !self.unmet.is_empty() || self.version() < self.checkpoint.unwrap_or(0) + CHECKPOINT_EVERY {
             return Ok(false);
         }
         create_checkpoint(&self.delta, None).await.map_err(|e| from_delta(e).at(&self.name))?;
@@ -368,11 +397,26 @@ fn refuse_unmet(demands: &Demands, name: &str) -> Result<()> {
     if demands.of_readers.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = demands.of_readers.iter().map(String::as_str).collect();
-    let what = format!("its readers have to apply {}, and this program does not", names.join(", "));
+    let names: Vec<String> = demands.of_readers.iter().cloned().collect();
     let advice = "drop that from the table with the program that set it, so that its files are rewritten \
                   without, or restore the table from a copy";
-    Err(Error::unfit(what).at(name).advise(advice))
+    Err(Error::unfit(unsupported(&names)).at(name).advise(advice))
+}
+
+/// What a table has that this program does not do: features and versions of the protocol, or files
+/// elsewhere, which are no feature.
+fn unsupported(demands: &[String]) -> String {
+    let (versions, mut rest): (Vec<_>, Vec<_>) =
+        demands.iter().map(String::as_str).partition(|name| name.contains(" version "));
+    let outside = rest.iter().position(|name| *name == OUTSIDE).map(|index| rest.remove(index).to_string());
+    let features: Vec<String> = rest.iter().map(|name| format!("`{name}`")).collect();
+    let versions = (!versions.is_empty()).then(|| format!("it needs {}", versions.join(", ")));
+    let word = if features.len() == 1 { "feature" } else { "features" };
+    let features = (!features.is_empty()).then(|| format!("it has the {word} {}", features.join(", ")));
+    let of_protocol: Vec<String> = [versions, features].into_iter().flatten().collect();
+    let of_protocol = (!of_protocol.is_empty())
+        .then(|| format!("{}, which this program does not support", of_protocol.join(" and ")));
+    outside.into_iter().chain(of_protocol).collect::<Vec<_>>().join("; ")
 }
 
 /// The lake's store, rooted at a table.

@@ -2,7 +2,8 @@
 //!
 //! In: objects. Out: files. Invariant: every object is synced before it gets its name, and its name and
 //! its folder's before the put returns; without all of it, a power cut leaves commits gone or empty.
-//! Only plain files are read, and below its root nothing is written or deleted through a link.
+//! Only plain files are read, and below its root nothing is deleted through a link, nor written where a
+//! link stood when the write began.
 
 use super::folder::is_staged;
 use crate::files::{self, NotPlain, Odd};
@@ -101,7 +102,12 @@ fn get(path: PathBuf, location: Path, options: &GetOptions) -> object_store::Res
 
 fn get_ranges(path: &path::Path, ranges: &[Range<u64>]) -> std::io::Result<Vec<Bytes>> {
     let file = files::open(path)?;
+    let length = file.metadata()?.len();
     let bytes_of = |range: &Range<u64>| {
+        // A footer may claim any range: memory is taken only for what is there.
+        if range.start > range.end || range.end > length {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
         let mut bytes = vec![0; (range.end - range.start) as usize];
         file.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes.into())

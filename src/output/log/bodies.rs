@@ -24,7 +24,7 @@ const ROWS_MAX: i64 = 20_000_000;
 const UNPACKED_BYTES_MAX: i64 = 8 * 1024 * 1024 * 1024;
 
 const TOO_DEEP: &str = "it nests brackets deeper than any writer does";
-const NO_JSON: &str = "it is cut short or no JSON";
+const NO_JSON: &str = "it is cut short or is not JSON";
 const NO_PARQUET: &str = "it is no Parquet";
 
 /// What a line of a commit says of a file, and by what the protocol knows it.
@@ -65,7 +65,7 @@ pub(in crate::output) fn check_json(body: &[u8]) -> Result<(), &'static str> {
         if line[0] != b'{' || serde_json::from_slice::<IgnoredAny>(line).is_err() {
             return Err(NO_JSON);
         }
-        let line: Line = serde_json::from_slice(line).map_err(|_| "it is no commit")?;
+        let line: Line = serde_json::from_slice(line).map_err(|_| "it is not a commit")?;
         added.extend(line.add);
         removed.extend(line.remove);
     }
@@ -219,7 +219,7 @@ mod tests {
             ("{\"a\":1}\n{\"b\":", NO_JSON),
             ("[]", NO_JSON),
             ("{\"a\":1} {", NO_JSON),
-            ("{\"add\":7}", "it is no commit"),
+            ("{\"add\":7}", "it is not a commit"),
             (
                 "{\"add\":{\"path\":\"p\"}}\n{\"remove\":{\"path\":\"p\"}}",
                 "it adds and removes the same file",

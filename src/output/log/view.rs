@@ -21,7 +21,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The largest file of a log: a checkpoint of millions of parts.
-const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+pub(in crate::output) const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+pub(in crate::output) const TOO_LARGE: &str = "it is larger than any writer's";
 
 /// A lake with the log of one table as of one version.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl LogView {
             Error::Generic { store: "log", source: what.into() }
         };
         if found.meta.size > FILE_BYTES_MAX {
-            return Err(refuse("it is larger than any writer's"));
+            return Err(refuse(TOO_LARGE));
         }
         let body = found.bytes().await?;
         let checked = match location.extension() {
