@@ -73,6 +73,9 @@ pub const PART_ROWS_MAX: u64 = 64 * 1024 * 1024;
 /// Rows of a ledger: one for each object that was ever counted or held.
 pub const LEDGER_ROWS_MAX: u64 = 64 * 1024 * 1024;
 
+/// An object that is read whole: a part, a ledger, a manifest. None that this program writes comes near it.
+pub const OBJECT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
 /// A job file, its SQL, its categories and its budget template.
 pub const TEXT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 

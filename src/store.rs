@@ -11,6 +11,7 @@ mod whole;
 pub use folder::{Children, Contents, Odd, Staged};
 
 use crate::error::{Error, Kind, Result, without_credentials};
+use crate::limits::OBJECT_BYTES_MAX;
 use crate::planted::Bug;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -197,15 +198,20 @@ impl Place {
         Ok(listed)
     }
 
-    /// The whole object. Errors with `NotFound` when there is none.
+    /// The whole object. Errors with `NotFound` when there is none, and where it is larger than any that is
+    /// read whole.
     pub fn read(&self) -> Result<Bytes> {
         wait(self.read_now())
     }
 
     /// [`Place::read`] for async code.
     pub async fn read_now(&self) -> Result<Bytes> {
-        let bytes = async { self.store.get(&self.path).await?.bytes().await };
-        bytes.await.or_else(|e| self.fail(e))
+        let found = self.store.get(&self.path).await.or_else(|e| self.fail(e))?;
+        if found.meta.size > OBJECT_BYTES_MAX {
+            let what = format!("it has {} bytes; the most is {OBJECT_BYTES_MAX}", found.meta.size);
+            return Err(Error::unfit(what).at(&self.shown).advise("restore it from a copy"));
+        }
+        found.bytes().await.or_else(|e| self.fail(e))
     }
 
     /// Writes an object under a name that nobody has used. Errors when there is another one already.

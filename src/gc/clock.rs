@@ -6,6 +6,7 @@
 
 use super::written::CLOCK;
 use crate::error::{Error, Result, talk};
+use crate::limits::GC_KEEP_DAYS;
 use crate::planted::Bug;
 use crate::store::Place;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -13,6 +14,9 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 /// How far the clocks of this machine and of the store may be apart: before a warning, and at all.
 const APART_WARNED: TimeDelta = TimeDelta::hours(1);
 const APART_MAX: TimeDelta = TimeDelta::days(1);
+
+/// Writes that are no further apart are of one night, and one clock.
+const NIGHT: TimeDelta = TimeDelta::days(1);
 
 /// Now, by the clock of the store: an object is written to learn it. Errors where this machine's clock,
 /// by which other writers may stamp their commits, is another by more than a day.
@@ -41,6 +45,26 @@ pub fn now_of_store(lake: &Place) -> Result<DateTime<Utc>> {
 /// last weeks old.
 pub fn reference(now: DateTime<Utc>, newest_write: DateTime<Utc>) -> DateTime<Utc> {
     if Bug::GcBelievesProcess.is_planted() { now } else { now.min(newest_write) }
+}
+
+/// Errors when the newest write is of today and weeks younger than all others: one night's clock that runs
+/// ahead looks the same, and what it leaves must not make everything else old. A day later, other writes
+/// or another reading of the clock have confirmed it.
+pub fn expect_confirmed(now: DateTime<Utc>, writes: &[DateTime<Utc>]) -> Result<()> {
+    let Some(newest) = writes.iter().max().copied() else { return Ok(()) };
+    let before = writes.iter().filter(|time| newest - **time > NIGHT).max().copied();
+    let Some(before) = before.filter(|before| newest - *before > TimeDelta::days(GC_KEEP_DAYS)) else {
+        return Ok(());
+    };
+    if (now - newest).abs() > NIGHT || Bug::GcBelievesProcess.is_planted() {
+        return Ok(());
+    }
+    let what = format!(
+        "the newest write is of {}, and the one before of {}: the clock may be wrong",
+        shown(newest),
+        shown(before)
+    );
+    Err(Error::unfit(what).advise("nothing was deleted: check the clock, and run again a day later"))
 }
 
 /// To the second, in UTC.

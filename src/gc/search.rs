@@ -67,6 +67,8 @@ struct Search<'l> {
     names: Names,
     /// The runs that ever committed.
     committed: BTreeSet<String>,
+    /// Runs before that may have made a commit that is gone.
+    runs_known_since: Option<DateTime<Utc>>,
     left: Left,
     keep_since: DateTime<Utc>,
     dead_before: DateTime<Utc>,
@@ -107,7 +109,17 @@ impl Search<'_> {
             }
         }
         let (names, committed, epoch) = (Names::default(), BTreeSet::new(), DateTime::UNIX_EPOCH);
-        Ok(Search { lake, folders, runs, names, committed, left, keep_since: epoch, dead_before: epoch })
+        Ok(Search {
+            lake,
+            folders,
+            runs,
+            names,
+            committed,
+            runs_known_since: None,
+            left,
+            keep_since: epoch,
+            dead_before: epoch,
+        })
     }
 
     /// Counts ages back from now, or from the newest write. What cleaning up commits is none: a clock that
@@ -119,16 +131,17 @@ impl Search<'_> {
             let is_part = |meta: &&ObjectMeta| !below(&folder.place, meta).starts_with(LOG);
             folder.contents.objects.iter().filter(is_part)
         });
-        let stored = of_runs.chain(of_tables).map(|meta| meta.last_modified).max();
+        let mut writes: Vec<_> = of_runs.chain(of_tables).map(|meta| meta.last_modified).collect();
         let spending = self.lake.published(MONTHLY_SPENDING)?;
-        let mut published = None;
         for version in (0..=spending.version()).rev() {
-            if let Some(commit) = wait(spending.logged(version))?.filter(|commit| !commit.added.is_empty()) {
-                published = time_of(&commit);
+            let commit = wait(spending.logged(version)).map_err(|e| e.below(&self.lake.place.shown))?;
+            if let Some(commit) = commit.filter(|commit| !commit.added.is_empty()) {
+                writes.extend(time_of(&commit));
                 break;
             }
         }
-        let newest = stored.max(published).unwrap_or(now);
+        clock::expect_confirmed(now, &writes).map_err(|e| e.at(&self.lake.place.shown))?;
+        let newest = writes.into_iter().max().unwrap_or(now);
         let reference = clock::reference(now, newest);
         if now - reference > TimeDelta::days(1) {
             self.left.note = format!("ages are counted back from the newest write, {}\n", shown(reference));
@@ -165,10 +178,15 @@ impl Search<'_> {
             return Ok(());
         }
         self.committed.extend(log.runs);
+        self.runs_known_since = self.runs_known_since.max(log.known_since);
         // Whoever deletes has to commit, in this table as well.
-        match log.table.expect_writable() {
+        let (fit, is_needed) = match log.is_cut {
+            true => (Err(log.table.gone(log.oldest_kept.saturating_sub(1))), folder.name == MONTHLY_SPENDING),
+            false => (log.table.expect_writable(), folder.is_ours()),
+        };
+        match fit {
             Ok(()) => folder.table = Some(log.table),
-            Err(error) if folder.is_ours() => return Err(error.below(&self.lake.place.shown)),
+            Err(error) if is_needed => return Err(error.below(&self.lake.place.shown)),
             Err(error) => self.left.odd_table(&folder.place, error),
         }
         Ok(())
@@ -188,21 +206,30 @@ impl Search<'_> {
     fn read_log(&self, folder: &Folder) -> Result<ReadLog> {
         let no_log = || Error::unfit("its log cannot be read").at(&folder.place.shown);
         let table = self.lake.table(&folder.name)?.ok_or_else(no_log)?;
-        let is_ours = folder.is_ours() || wait(table.application_version(APPLICATION))?.is_some();
+        let within = |error: Error| error.below(&self.lake.place.shown);
+        let application = wait(table.application_version(APPLICATION)).map_err(within)?;
+        let is_ours = folder.is_ours() || application.is_some();
         let log = folder.log();
+        let oldest = log.iter().next().map_or((0, None), |(version, taken)| (*version, Some(*taken)));
         // Of a table of ours all runs are wanted; another's may have any number of commits.
-        let first = match is_ours {
-            true => 0,
+        let (first, known_since) = match is_ours {
+            // A listing can lack what the store holds.
+            true if oldest.0 > 0 && wait(table.logged(oldest.0 - 1)).map_err(within)?.is_none() => oldest,
+            true => (0, None),
             false => {
-                log.iter().find(|(_, taken)| **taken >= self.keep_since).map_or(table.version(), |v| *v.0)
+                let kept = log.iter().find(|(_, taken)| **taken >= self.keep_since);
+                (kept.map_or(table.version(), |v| *v.0), None)
             }
         };
-        let mut read =
-            ReadLog { table, is_ours, names: Names::default(), runs: BTreeSet::new(), oldest_kept: first };
-        read.walk(first, &log, self.keep_since)?;
-        for table in [wait(self.lake.table_at(&read.table, read.oldest_kept))?, read.table.clone()] {
-            table.paths()?.iter().for_each(|path| read.names.add(&folder.name, path));
+        let is_cut = known_since.is_some_and(|since| since >= self.keep_since);
+        let (names, runs) = (Names::default(), BTreeSet::new());
+        let mut read = ReadLog { table, is_ours, names, runs, oldest_kept: first, known_since, is_cut };
+        read.walk(first, &log, self.keep_since).map_err(within)?;
+        if !is_cut {
+            let kept = wait(self.lake.table_at(&read.table, read.oldest_kept))?;
+            kept.paths()?.iter().for_each(|path| read.names.add(&folder.name, path));
         }
+        read.table.paths()?.iter().for_each(|path| read.names.add(&folder.name, path));
         if folder.name == MONTHLY_SPENDING {
             self.read_manifests(&mut read)?;
         }
@@ -254,7 +281,8 @@ impl Search<'_> {
         old.retain(|meta| {
             let path = below(&place, meta);
             let run = path.split('/').next().unwrap_or_default();
-            is_old(meta.last_modified) && !is_shared(path) && !self.committed.contains(run)
+            let is_known = self.runs_known_since.is_none_or(|since| meta.last_modified > since);
+            is_known && is_old(meta.last_modified) && !is_shared(path) && !self.committed.contains(run)
         });
         let (dead, unknown) = old.into_iter().partition(|meta| run_of(below(&place, meta)).is_some());
         garbage.of_dead_runs = dead;
@@ -273,6 +301,10 @@ struct ReadLog {
     runs: BTreeSet<String>,
     /// The version that was the newest one when the last weeks began.
     oldest_kept: u64,
+    /// When the store took the oldest commit that is left, where others before it are gone.
+    known_since: Option<DateTime<Utc>>,
+    /// Commits of the last weeks may be among those that are gone.
+    is_cut: bool,
 }
 
 impl ReadLog {
@@ -281,8 +313,7 @@ impl ReadLog {
     fn walk(&mut self, first: u64, log: &BTreeMap<u64, DateTime<Utc>>, since: DateTime<Utc>) -> Result<()> {
         let mut committed = DateTime::<Utc>::MIN_UTC;
         for version in first..=self.table.version() {
-            let gone = || Error::unfit(format!("commit {version} is gone")).at(self.table.name());
-            let commit = wait(self.table.logged(version))?.ok_or_else(gone)?;
+            let commit = wait(self.table.logged(version))?.ok_or_else(|| self.table.gone(version))?;
             // A commit of which no time is known is young.
             let taken = log.get(&version).copied().filter(|_| !Bug::GcBelievesWriter.is_planted());
             let time = time_of(&commit).max(taken).unwrap_or(DateTime::<Utc>::MAX_UTC);

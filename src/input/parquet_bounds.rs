@@ -104,6 +104,19 @@ fn schema_depth(footer: &mut Compact) -> Option<usize> {
     Some(deepest)
 }
 
+/// What the pages of all columns come to once they are unpacked, the values of lists included: those may be
+/// any number in a few bytes.
+pub fn unpacked_bytes(bytes: &[u8], metadata: &ParquetMetaData) -> Result<u64, String> {
+    let mut sum = 0u64;
+    for group in metadata.row_groups() {
+        let rows = u64::try_from(group.num_rows()).map_err(|_| "its footer cannot be read")?;
+        for column in group.columns() {
+            sum = sum.saturating_add(walk_pages(bytes, column, rows)?.unpacked_bytes);
+        }
+    }
+    Ok(sum)
+}
+
 /// How many rows of these columns may be decoded at once. Errors: pages that do not hold the rows that
 /// the footer promises, or take too much.
 pub fn batch_rows(bytes: &[u8], metadata: &ParquetMetaData, leaves: &[usize]) -> Result<usize, String> {
@@ -113,7 +126,7 @@ pub fn batch_rows(bytes: &[u8], metadata: &ParquetMetaData, leaves: &[usize]) ->
         for group in metadata.row_groups() {
             let column = group.columns().get(*leaf).ok_or("its footer lacks a column")?;
             let rows = u64::try_from(group.num_rows()).map_err(|_| "its footer cannot be read")?;
-            of_column = of_column.max(walk_pages(bytes, column, rows)?);
+            of_column = of_column.max(walk_pages(bytes, column, rows)?.row_bytes);
         }
         row_bytes += of_column;
     }
@@ -201,14 +214,25 @@ impl Page {
     }
 }
 
-/// Walks over the pages of a column in one row group, by their headers. Out: what one value may take.
-fn walk_pages(bytes: &[u8], column: &ColumnChunkMetaData, rows: u64) -> Result<u64, String> {
+/// What the pages of a column in one row group come to.
+struct Walked {
+    /// What one value may take.
+    row_bytes: u64,
+    unpacked_bytes: u64,
+}
+
+/// A value of a list, with its levels.
+const LISTED_BYTES: u64 = 16;
+
+/// Walks over the pages of a column in one row group, by their headers.
+fn walk_pages(bytes: &[u8], column: &ColumnChunkMetaData, rows: u64) -> Result<Walked, String> {
     let wrong = || "its pages are not where its footer says".to_string();
     let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
     let start = usize::try_from(start).map_err(|_| wrong())?;
     let length = usize::try_from(column.compressed_size()).map_err(|_| wrong())?;
     let mut pages = start.checked_add(length).and_then(|end| bytes.get(start..end)).ok_or_else(wrong)?;
-    let (mut row_bytes, mut values) = (0, 0u64);
+    let is_flat = column.column_descr().max_rep_level() == 0;
+    let (mut row_bytes, mut values, mut unpacked_bytes) = (0, 0u64, 0u64);
     while !pages.is_empty() {
         let mut header = Compact::new(pages);
         let page = Page::read(&mut header).ok_or_else(wrong)?;
@@ -220,17 +244,22 @@ fn walk_pages(bytes: &[u8], column: &ColumnChunkMetaData, rows: u64) -> Result<u
             values = values.saturating_add(page.values.unsigned_abs());
         }
         row_bytes = row_bytes.max(page.row_bytes());
+        unpacked_bytes = unpacked_bytes.saturating_add(page.unpacked_bytes.unsigned_abs());
+        if !is_flat && page.is_data() {
+            let value = if page.encoding == DELTA_BYTE_ARRAY { page.row_bytes() } else { LISTED_BYTES };
+            unpacked_bytes = unpacked_bytes.saturating_add(page.values.unsigned_abs().saturating_mul(value));
+        }
         pages = rest;
     }
     // Of a column within lists there may be more values than rows.
-    let is_flat = column.column_descr().max_rep_level() == 0;
     if is_flat && values != rows {
         return Err(format!("its footer promises {rows} rows, its pages hold {values}"));
     }
-    match column.column_type() {
-        Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY => Ok(row_bytes),
-        _ => Ok(size_of::<i128>() as u64),
-    }
+    let row_bytes = match column.column_type() {
+        Type::BYTE_ARRAY | Type::FIXED_LEN_BYTE_ARRAY => row_bytes,
+        _ => size_of::<i128>() as u64,
+    };
+    Ok(Walked { row_bytes, unpacked_bytes })
 }
 
 /// A page takes what its header says, and that is not too much.

@@ -5,6 +5,7 @@
 //! Invariant: a commit is one create-only put of one body that never changes. Whose commit it
 //! became is read back from the log, never guessed from an error, and nothing is deleted.
 
+use super::deliveries::SETTLED;
 use super::lake::APPLICATION;
 use super::table::{ATTEMPTS, MONTH, RUN_ID, Table, from_delta, log_store, pause_before, rows_of};
 use crate::error::{Error, Kind, Result, talk};
@@ -44,6 +45,12 @@ impl CommitInfo {
             metadata: BTreeMap::new(),
         }
     }
+
+    /// Whether the application counts the versions of the table that it commits to. Deliveries count those
+    /// of `monthly_spending`, or the parts of a run.
+    fn counts_own_versions(&self) -> bool {
+        !self.application.starts_with(SETTLED)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +73,10 @@ impl Table {
         let done = self.application_version(&info.application).await?;
         match done.filter(|done| *done >= info.application_version) {
             None => {}
-            // Where an application counts the table's own versions, none can be ahead of the table.
-            Some(done) if info.application_version - 1 == self.version() as i64 => {
+            // None can be ahead of the table.
+            Some(done)
+                if info.counts_own_versions() && info.application_version - 1 == self.version() as i64 =>
+            {
                 return Err(self.impossible(&info.application, done));
             }
             Some(_) => return Ok(Outcome::Lost { winner: None }),
@@ -669,6 +678,15 @@ mod tests {
         let again = table.commit(second, &[], &run("two", 1)).await.unwrap();
         assert_eq!(again, Outcome::Lost { winner: None });
         assert_eq!(lake.open().await.version(), 1);
+        // One that counts something else may be ahead of the table, and its work is done all the same.
+        for (application, is_lost) in [(SETTLED, true), ("pennymill", false)] {
+            let of = |version| CommitInfo { application: application.into(), ..run("two", version) };
+            let table = lake.open().await;
+            let next = table.version() as i64 + 2;
+            table.commit(&[], &[], &of(next)).await.unwrap();
+            let again = lake.open().await.commit(&[], &[], &of(next)).await;
+            assert_eq!(again.ok(), is_lost.then_some(Outcome::Lost { winner: None }), "{application}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,10 @@ pub const DELIVERIES: &str = "deliveries";
 pub const DEAD_LETTERS: &str = "dead_letters";
 
 /// Who says up to which version of `monthly_spending` everything is settled.
-const SETTLED: &str = "pennymill-deliver";
+pub(super) const SETTLED: &str = "pennymill-deliver";
+
+const ONE_TIME: &str = "restore monthly_spending, budget_alerts, transactions, deliveries, dead_letters and \
+                        _runs from copies of one time";
 
 /// A message that nobody has to send any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +53,11 @@ pub fn settled_version(lake: &Lake) -> Result<u64> {
     // One that is ahead would leave what comes undelivered.
     match version.unsigned_abs() <= lake.published(MONTHLY_SPENDING)?.version() {
         true => Ok(version.unsigned_abs()),
-        false => Err(table.impossible(SETTLED, version)),
+        // Which of them was restored is unknown, and what else is of another time.
+        false => {
+            let what = format!("version {version} of {MONTHLY_SPENDING} is settled, and there is none yet");
+            Err(Error::unfit(what).at(DELIVERIES).below(&lake.place.shown).advise(ONE_TIME))
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! is read; a version is read whole or refused.
 
 mod bodies;
+mod checkpoints;
 mod view;
 
 pub(super) use bodies::check_json;

@@ -255,6 +255,12 @@ impl Table {
         Error::unfit(what).at(&self.name).advise(RESTORE)
     }
 
+    /// A commit that is not in the log any more.
+    pub fn gone(&self, version: u64) -> Error {
+        let error = Error::unfit(format!("commit {version} is missing from its log"));
+        error.at(&self.name).advise(RESTORE)
+    }
+
     /// What the commit of `version` says of its run, [`RUN_ID`] included; none where there is no
     /// such commit. The version may be newer than this one.
     pub async fn commit_metadata(&self, version: u64) -> Result<Option<BTreeMap<String, String>>> {

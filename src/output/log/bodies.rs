@@ -1,14 +1,10 @@
-//! Bounds on what a file of a log may hold, before the library reads it.
+//! Bounds on what a commit may hold, before the library reads it.
 //!
-//! In: the body of a commit or a checkpoint. Out: what is wrong with it.
+//! In: the body of a commit. Out: what is wrong with it.
 //! Invariant: brackets nest to a depth that no parser's stack minds, in the text itself and in the JSON
 //! that its strings hold; every line of a commit is a JSON object.
 
 use crate::planted::Bug;
-use arrow::array::AsArray;
-use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeSet;
@@ -17,15 +13,10 @@ use std::collections::BTreeSet;
 const DEPTH_MAX: usize = 127;
 
 /// The longest line of a commit: statistics of thousands of columns come to megabytes.
-const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What a checkpoint may claim before it is decoded.
-const ROWS_MAX: i64 = 20_000_000;
-const UNPACKED_BYTES_MAX: i64 = 8 * 1024 * 1024 * 1024;
-
-const TOO_DEEP: &str = "it nests brackets deeper than any writer does";
+pub(super) const TOO_DEEP: &str = "it nests brackets deeper than any writer does";
 const NO_JSON: &str = "it is cut short or is not JSON";
-const NO_PARQUET: &str = "it is no Parquet";
 
 /// What a line of a commit says of a file, and by what the protocol knows it.
 #[derive(Deserialize)]
@@ -73,34 +64,6 @@ pub(in crate::output) fn check_json(body: &[u8]) -> Result<(), &'static str> {
         return Err("it adds and removes the same file");
     }
     if is_empty { Err("it is empty") } else { Ok(()) }
-}
-
-/// Errors when a checkpoint in Parquet claims too much, or its statistics nest too deep.
-pub(super) fn check_parquet(body: &Bytes) -> Result<(), &'static str> {
-    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(body.clone(), options);
-    let builder = builder.map_err(|_| NO_PARQUET)?;
-    let metadata = builder.metadata();
-    let unpacked: i64 = metadata.row_groups().iter().map(|group| group.total_byte_size().max(0)).sum();
-    if metadata.file_metadata().num_rows() > ROWS_MAX || unpacked > UNPACKED_BYTES_MAX {
-        return Err("it claims more rows or bytes than any writer's");
-    }
-    let schema = metadata.file_metadata().schema_descr();
-    let is_statistics =
-        |column: &parquet::schema::types::ColumnDescPtr| column.path().string() == "add.stats";
-    let Some(leaf) = schema.columns().iter().position(is_statistics) else { return Ok(()) };
-    let mask = ProjectionMask::leaves(schema, [leaf]);
-    let reader = builder.with_projection(mask).build().map_err(|_| NO_PARQUET)?;
-    for batch in reader {
-        let batch = batch.map_err(|_| NO_PARQUET)?;
-        let add = batch.column_by_name("add").and_then(|column| column.as_struct_opt());
-        let stats = add.and_then(|add| add.column_by_name("stats")).and_then(|s| s.as_string_opt::<i32>());
-        let stats = stats.ok_or(NO_PARQUET)?;
-        if stats.iter().flatten().any(|stats| is_too_deep(stats.as_bytes())) {
-            return Err(TOO_DEEP);
-        }
-    }
-    Ok(())
 }
 
 /// Brackets that are open, and strings.
@@ -155,7 +118,7 @@ impl Nesting {
 
 /// Whether brackets nest too deep, in the text or in JSON that one of its strings holds: statistics and
 /// schemas are such.
-fn is_too_deep(text: &[u8]) -> bool {
+pub(super) fn is_too_deep(text: &[u8]) -> bool {
     let (mut outer, mut inner) = (Nesting::default(), Nesting::default());
     for &byte in text {
         match outer.read(byte) {
@@ -184,25 +147,6 @@ mod tests {
         let words = serde_json::to_string(&"[".repeat(500)).unwrap();
         assert!(!is_too_deep(text(&stats(&words)).as_bytes()), "brackets in a string of that JSON are text");
         assert!(!is_too_deep(format!("[{}]", "[],".repeat(500)).as_bytes()), "one beside the other");
-    }
-
-    #[test]
-    fn statistics_in_a_checkpoint_nest_to_the_same_bound() {
-        use arrow::array::{ArrayRef, RecordBatch, StringArray, StructArray};
-        use std::sync::Arc;
-        let checkpoint = |stats: &str| {
-            let stats: ArrayRef = Arc::new(StringArray::from(vec![Some("{}"), None, Some(stats)]));
-            let field = Arc::new(arrow::datatypes::Field::new("stats", stats.data_type().clone(), true));
-            let add: ArrayRef = Arc::new(StructArray::from(vec![(field, stats)]));
-            let batch = RecordBatch::try_from_iter([("add", add)]).unwrap();
-            let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
-            writer.write(&batch).unwrap();
-            Bytes::from(writer.into_inner().unwrap())
-        };
-        let deep = format!("{{\"minValues\":{}", "[".repeat(100_000));
-        assert_eq!(check_parquet(&checkpoint(&deep)), Err(TOO_DEEP));
-        assert_eq!(check_parquet(&checkpoint("{\"numRecords\":1}")), Ok(()));
-        assert_eq!(check_parquet(&Bytes::from_static(b"no Parquet")), Err(NO_PARQUET));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! Invariant: the library lists what was chosen and nothing else, no hint among it; a body that breaks a
 //! bound never reaches its parsers.
 
-use super::bodies::{check_json, check_parquet};
+use super::bodies::check_json;
+use super::checkpoints::check_parquet;
 use super::{Segment, folder};
 use crate::output::features::{Demands, Noted, Versions};
 use bytes::Bytes;
