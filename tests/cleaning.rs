@@ -30,11 +30,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// A run that died long ago, and another one.
-const DEAD: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+pub const DEAD: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const OTHER: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
 
 /// Two nights in one month, and the table of a job of kind `sql`.
-fn lake() -> Scratch {
+pub fn lake() -> Scratch {
     let scratch = Scratch::new().table("sellers.csv", "seller,category\nShop,groceries\n");
     for night in 1..3 {
         let log = format!("{night}\t2025-01-0{night}T10:00:00Z\tShop\t{night}.50\n");
@@ -53,24 +53,24 @@ fn lake() -> Scratch {
 }
 
 /// Writes a file, with the folders above it, that was changed last ten days ago.
-fn old(path: &Path) -> PathBuf {
+pub fn old(path: &Path) -> PathBuf {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, "left").unwrap();
     age(path);
     path.to_path_buf()
 }
 
-fn age(path: &Path) {
+pub fn age(path: &Path) {
     let ten_days_ago = SystemTime::now() - Duration::from_secs(10 * 24 * 3600);
     fs::File::options().write(true).open(path).unwrap().set_modified(ten_days_ago).unwrap();
 }
 
-fn gc(scratch: &Scratch, lake: &Path, more: &[&str]) -> Said {
+pub fn gc(scratch: &Scratch, lake: &Path, more: &[&str]) -> Said {
     scratch.pennymill(&[&["gc", "--lake", lake.to_str().unwrap()], more].concat())
 }
 
 /// What a run that died has left in this lake: it has to go, whatever else lies there.
-fn litter(lake: &Path) -> Vec<PathBuf> {
+pub fn litter(lake: &Path) -> Vec<PathBuf> {
     let names = [
         format!("_runs/{OTHER}/manifest.json"),
         format!("_runs/{OTHER}/alerts-00000.ndjson"),
@@ -81,7 +81,7 @@ fn litter(lake: &Path) -> Vec<PathBuf> {
     names.iter().map(|name| old(&lake.join(name))).collect()
 }
 
-fn gone(paths: &[PathBuf]) -> bool {
+pub fn gone(paths: &[PathBuf]) -> bool {
     paths.iter().all(|path| !path.exists())
 }
 
@@ -138,7 +138,7 @@ fn a_folder_that_becomes_a_link_before_something_is_deleted_is_not_followed() {
 }
 
 /// Adds a commit of another writer.
-fn commit(table: &Path, lines: &[String]) {
+pub fn commit(table: &Path, lines: &[String]) {
     let log = table.join("_delta_log");
     let versions = fs::read_dir(&log).unwrap().filter(|entry| {
         entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "json")
@@ -146,14 +146,14 @@ fn commit(table: &Path, lines: &[String]) {
     fs::write(log.join(format!("{:020}.json", versions.count())), lines.join("\n")).unwrap();
 }
 
-fn add(path: &str) -> String {
+pub fn add(path: &str) -> String {
     format!(
         "{{\"add\":{{\"path\":{path:?},\"partitionValues\":{{}},\"size\":4,\"modificationTime\":1,\
          \"dataChange\":true,\"stats\":\"{{\\\"numRecords\\\":1}}\"}}}}"
     )
 }
 
-fn table_of_others(table: &Path, partitions: &str, lines: &[String]) {
+pub fn table_of_others(table: &Path, partitions: &str, lines: &[String]) {
     fs::create_dir_all(table.join("_delta_log")).unwrap();
     let schema = "{\\\"type\\\":\\\"struct\\\",\\\"fields\\\":[{\\\"name\\\":\\\"a\\\",\\\"type\\\":\
                   \\\"string\\\",\\\"nullable\\\":true,\\\"metadata\\\":{}}]}";
@@ -352,8 +352,13 @@ fn a_clock_that_is_wrong_deletes_nothing() {
         assert_eq!(clean_up(root).unwrap(), 0);
         assert_eq!(parts(root), parts_before, "a part of the last weeks before the last write is gone");
     }
-    // A lake that is written again grows old again.
+    // A lake that is written again grows old again, once a day has confirmed it: one night at which all
+    // clocks are ten years ahead looks the same.
     nights_later(root, &store);
+    let refused = clean_up(root).unwrap_err();
+    assert!(refused.kind == Kind::Unfit && refused.to_string().contains("a day later"), "{refused}");
+    assert_eq!(parts(root), parts_before + 1, "one night's clock has made all others old");
+    store.pass(2);
     assert_eq!(clean_up(root).unwrap(), 0);
     assert_eq!(parts(root), 2, "two parts were replaced weeks ago, and one is what it was then");
     assert!(Lake::open(&format!("{root}/lake")).unwrap().head().unwrap().is_some());

@@ -713,4 +713,24 @@ mod tests {
             assert_eq!(table.commit_metadata(1).await.unwrap().unwrap()[RUN_ID], "1");
         }
     }
+
+    #[tokio::test]
+    async fn a_table_that_may_not_be_written_gets_no_checkpoint() {
+        let lake = Lake::in_memory();
+        lake.create().await;
+        for version in 1..=EVERY as i64 {
+            lake.open().await.commit(&[], &[], &run(&version.to_string(), version)).await.unwrap();
+        }
+        let first = Path::from("monthly_spending/_delta_log/00000000000000000000.json");
+        let first = lake.store.get(&first).await.unwrap().bytes().await.unwrap();
+        let line =
+            first.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"{\"metaData\"")).unwrap();
+        let mut line: Value = serde_json::from_slice(line).unwrap();
+        line["metaData"]["configuration"]["delta.enableChangeDataFeed"] = "true".into();
+        let next = Path::from(format!("monthly_spending/_delta_log/{:020}.json", EVERY + 1));
+        lake.store.put(&next, line.to_string().into()).await.unwrap();
+        assert!(!lake.open().await.checkpoint_when_due().await.unwrap());
+        lake.store.delete(&next).await.unwrap();
+        assert!(lake.open().await.checkpoint_when_due().await.unwrap());
+    }
 }

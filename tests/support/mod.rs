@@ -30,6 +30,16 @@ pub struct Scratch {
     environment: Vec<(String, String)>,
 }
 
+/// Writes a checkpoint of a version of a table, as any writer may.
+pub fn checkpoint(table: &Path, version: u64) {
+    use deltalake_core::protocol::checkpoints::create_checkpoint;
+    let url = url::Url::from_directory_path(table).unwrap();
+    let builder = deltalake_core::DeltaTableBuilder::from_url(url).unwrap().with_version(version);
+    pennymill::store::wait(async {
+        create_checkpoint(&builder.load().await.unwrap(), None).await.unwrap();
+    });
+}
+
 /// What a process said.
 pub struct Said {
     pub code: i32,
