@@ -119,8 +119,8 @@ fn commits_that_were_cleaned_up_are_older_than_the_weeks_that_are_kept_or_nothin
     assert_eq!(said.code, 3, "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.contains("totals: left alone: commit 0 is missing from its log"), "{}", said.stderr);
     assert!(of_unknown_run.exists(), "its commit may be one of those that are gone");
-    let of_totals = |path: &&PathBuf| path.starts_with(lake.join("totals"));
-    assert!(litter.iter().all(|path| path.exists() == of_totals(&path)), "{}", said.stdout);
+    let stays = |path: &Path| ["totals", "_runs"].iter().any(|folder| path.starts_with(lake.join(folder)));
+    assert!(litter.iter().all(|path| path.exists() == stays(path)), "{}", said.stdout);
 }
 
 #[test]
@@ -151,5 +151,10 @@ fn files_that_are_larger_than_any_are_refused_before_they_are_read() {
         fs::read_to_string(&path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let manifest = commit.iter().find_map(|line| line["commitInfo"]["manifest"].as_str()).unwrap();
     sparse(&lake.join(manifest), 6 << 30);
-    refused("manifest.json", "the most is");
+    let said = gc(&scratch, &lake, &[]);
+    assert_eq!((said.code, said.stderr.lines().count()), (78, 1), "{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("manifest.json") && said.stderr.contains("the most is"), "{}", said.stderr);
+    let said = scratch.pennymill(&["audit", "--lake", lake_text]);
+    assert_eq!(said.code, 70, "an audit reports it, and goes on: {}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("the most is"), "{}", said.stdout);
 }
