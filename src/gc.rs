@@ -13,7 +13,7 @@ use crate::error::{EXIT_NEEDS_A_LOOK, Error, Kind, Result, talk};
 use crate::job::cli::GcArgs;
 use crate::limits::COMMIT_ATTEMPTS_MAX;
 use crate::output::commit::{CommitInfo, Outcome};
-use crate::output::lake::{Lake, MONTHLY_SPENDING};
+use crate::output::lake::{CLEANER, Lake, MONTHLY_SPENDING};
 use crate::output::table::Table;
 use crate::planted::Bug;
 use crate::report::{grouped, size};
@@ -21,9 +21,6 @@ use crate::store::{Contents, Place, Staged, wait};
 use object_store::ObjectMeta;
 use search::search;
 use std::collections::BTreeMap;
-
-/// Who commits before it deletes, in the tables' `txn` actions.
-const APPLICATION: &str = "pennymill-gc";
 
 /// Lines about what is odd, before they are only counted.
 const ODD_LINES_MAX: usize = 20;
@@ -89,7 +86,7 @@ fn commit_first(garbage: &Garbage, tables: &[Table]) -> Result<bool> {
         }
         let info = CommitInfo {
             run_id: run_id.clone(),
-            application: APPLICATION.to_string(),
+            application: CLEANER.to_string(),
             application_version: table.version() as i64 + 1,
             metadata: BTreeMap::new(),
         };

@@ -80,7 +80,7 @@ impl Version {
             Some(manifest) if !manifest.recounted().is_empty() => "recount",
             Some(_) => "count",
             None if self.number == 0 => "create",
-            None if self.commit.info.contains_key("run_id") => "clean up",
+            None if self.commit.is_ours() => "clean up",
             None => "another program",
         }
     }

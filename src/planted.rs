@@ -141,6 +141,12 @@ bugs! {
     FollowersNotHeld,
     /// A part is committed to a table that follows without a look whether it is there.
     GonePartCommitted,
+    /// What a log that was cleaned up does not name is taken for never done.
+    CleanedLogBelieved,
+    /// Whoever writes a `run_id` into a commit is taken for a run of ours.
+    RunIdIsOurs,
+    /// What is lost of a month is forgotten when another month is counted anew.
+    LossForgotten,
     /// A log is believed to be whole however its first commit is numbered.
     GapOverlooked,
     /// Brackets in a log may nest as deep as they like.

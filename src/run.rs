@@ -141,7 +141,7 @@ pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u
             Ended::AllHeld => return Ok(finish(report, started)),
             Ended::Published => {
                 // The commit stands whatever comes now; the next run catches up what is left.
-                if let Err(error) = lake.catch_up() {
+                if let Err(error) = lake.catch_up_with(asked.losses()) {
                     talk(format_args!(
                         "pennymill: published; the other tables follow with the next run: {error}"
                     ));
@@ -156,13 +156,16 @@ pub fn publish(spec: &Spec, asked: &Asked, tuning: &Tuning) -> Result<(Report, u
 
 /// The other tables follow up to the head before its alerts are read, also after a lost race.
 fn follow(lake: &Lake, asked: &Asked) -> Result<()> {
-    // Counting months anew is the way out where parts of them are lost.
-    let is_recount = asked.rebuild.is_some() || !asked.restate.is_empty();
-    let losses = if is_recount { Losses::Accepted } else { Losses::Refused };
-    if Bug::CatchUpSkipped.is_planted() { Ok(()) } else { lake.catch_up_with(losses) }
+    if Bug::CatchUpSkipped.is_planted() { Ok(()) } else { lake.catch_up_with(asked.losses()) }
 }
 
 impl Asked {
+    /// Counting months anew is the way out where parts of them are lost.
+    fn losses(&self) -> Losses {
+        let is_recount = self.rebuild.is_some() || !self.restate.is_empty();
+        if is_recount { Losses::Accepted } else { Losses::Refused }
+    }
+
     fn is_nothing(&self) -> bool {
         self.rebuild.is_none() && self.restate.is_empty() && self.allow_duplicate.is_empty()
     }

@@ -5,7 +5,7 @@
 //! Invariant: what needs features that the program does not apply is refused, with nothing changed;
 //! everything else counts to the cent. What needs Python skips aloud without it.
 
-use crate::support::{Said, Scratch, python};
+use crate::support::{Said, Scratch, checkpoint, python};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -471,6 +471,67 @@ fn a_lake_goes_on_beside_other_writers() {
     }
     assert!(sum(&scratch, "transactions").stdout.contains(&total(5)));
     assert_eq!(night(&scratch, 6).code, 0);
+}
+
+fn count(scratch: &Scratch, table: &str) -> u64 {
+    let said = ask(scratch, &["query", &format!("select count(*) from {table}"), "--format", "csv"]);
+    said.stdout.lines().last().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_another_program_deletes_stays_deleted_whatever_it_notes_in_its_commit() {
+    let scratch = nights();
+    let add = newest_action(&scratch, "transactions", "add");
+    let stats: Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
+    let (before, rows) = (count(&scratch, "transactions"), stats["numRecords"].as_u64().unwrap());
+    let remove = json!({"path": add["path"], "deletionTimestamp": 1_735_689_600_000_i64, "dataChange": true});
+    // Schedulers note an id of their own run.
+    let info = json!({"commitInfo": {"timestamp": 1_735_689_600_000_i64, "run_id": "scheduled-1"}});
+    commit(&scratch, "transactions", &[info, json!({ "remove": remove })]);
+    assert_eq!(count(&scratch, "transactions"), before - rows);
+    let said = night(&scratch, 4);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("another program has removed 1 part"), "{}", said.stderr);
+    assert_eq!(count(&scratch, "transactions"), before - rows + 4);
+}
+
+#[test]
+fn nothing_is_filled_again_that_a_log_may_have_forgotten() {
+    let scratch = nights();
+    // Another program rewrites a part, writes a checkpoint, and cleans the log up.
+    let old = newest_action(&scratch, "transactions", "add")["path"].as_str().unwrap().to_string();
+    let new = old.replace("part-", "rewritten-");
+    let table = scratch.lake().join("transactions");
+    std::fs::rename(table.join(&old), table.join(&new)).unwrap();
+    std::fs::copy(table.join(&new), table.join(&old)).unwrap();
+    let actions = again(&scratch, "transactions", |add| add["path"] = json!(new));
+    commit(&scratch, "transactions", &actions);
+    let version = newest(&scratch, "transactions");
+    checkpoint(&table, version);
+    (0..version).for_each(|version| {
+        std::fs::remove_file(commit_path(&scratch, "transactions", version)).unwrap();
+    });
+    let said = night(&scratch, 4);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(sum(&scratch, "transactions").stdout.contains(&total(4)), "a part is counted twice or lost");
+    assert_eq!(ask(&scratch, &["audit", "--share", "1"]).code, 3);
+}
+
+#[test]
+fn what_is_lost_of_a_month_is_missed_until_that_month_is_counted_anew() {
+    let scratch = nights();
+    std::fs::remove_dir_all(scratch.lake().join("transactions")).unwrap();
+    let rebuild = |month: &str| scratch.run(&["--rebuild", month, "--set", "output.transactions=true"]);
+    let said = rebuild("2025-01");
+    assert!(said.code == 0 && said.stderr.contains("2025-02"), "{}: {}", said.code, said.stderr);
+    let said = night(&scratch, 4);
+    assert!(said.code == 78 && said.stderr.contains("--rebuild 2025-02"), "{}: {}", said.code, said.stderr);
+    assert_eq!(rebuild("2025-02").code, 0);
+    let said = run(&scratch);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    for table in [SPENDING, "transactions"] {
+        assert!(sum(&scratch, table).stdout.contains(&total(4)), "{table}");
+    }
 }
 
 #[test]

@@ -86,6 +86,12 @@ const CAUGHT_BY: &[(Bug, &str)] = &[
         "lake_of_others::what_needs_features_that_we_do_not_apply_is_refused_before_anything_is_read",
     ),
     (CommitNotHeld, "lake_of_others::a_commit_that_would_not_replace_a_part_is_not_made"),
+    (CleanedLogBelieved, "lake_of_others::nothing_is_filled_again_that_a_log_may_have_forgotten"),
+    (
+        RunIdIsOurs,
+        "lake_of_others::what_another_program_deletes_stays_deleted_whatever_it_notes_in_its_commit",
+    ),
+    (LossForgotten, "lake_of_others::what_is_lost_of_a_month_is_missed_until_that_month_is_counted_anew"),
     (FollowersNotHeld, "restores::a_table_that_follows_is_filled_again_with_every_run_that_it_lacks"),
     (GonePartCommitted, "restores::a_part_that_is_gone_is_named_and_no_hole_is_committed"),
     (GapOverlooked, "lake_of_others::a_log_with_a_gap_or_a_cut_commit_is_refused_by_name"),

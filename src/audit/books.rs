@@ -30,7 +30,7 @@ pub(super) struct Books {
     pub months: Months,
     pub time_zone: String,
     /// What manifests say of parts, by table and path.
-    parts: BTreeMap<(&'static str, String), PartRecord>,
+    pub(super) parts: BTreeMap<(&'static str, String), PartRecord>,
     /// The paths that make up the version.
     present: BTreeSet<String>,
     categories: Option<Categories>,

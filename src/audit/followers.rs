@@ -9,9 +9,9 @@ use super::Audit;
 use super::books::Books;
 use crate::domain::month::Month;
 use crate::error::Result;
-use crate::output::lake::{APPLICATION, BUDGET_ALERTS, Lake, MONTHLY_SPENDING, TRANSACTIONS};
+use crate::output::lake::{APPLICATION, FOLLOWERS, Lake, MONTHLY_SPENDING, Origins, TRANSACTIONS};
 use crate::output::manifest::Manifest;
-use crate::output::table::{RUN_ID, Table};
+use crate::output::table::Table;
 use crate::planted::Bug;
 use crate::store::wait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,19 +26,17 @@ pub(super) struct Followed {
 }
 
 /// What a table that follows says of itself.
-#[derive(Default)]
 struct Held {
-    files: BTreeSet<String>,
+    files: BTreeMap<String, Option<Month>>,
     done: u64,
-    added_by_us: BTreeSet<String>,
-    removed_by_others: BTreeSet<String>,
+    origins: Origins,
 }
 
 impl Followed {
     /// Takes the parts of a run: a month counted anew replaces its transactions.
     pub fn take_run(&mut self, version: u64, manifest: &Manifest) {
         let recounted = manifest.recounted();
-        for table in [BUDGET_ALERTS, TRANSACTIONS] {
+        for table in FOLLOWERS {
             let parts = manifest.parts_of(table);
             if table == TRANSACTIONS && !parts.is_empty() {
                 let is_replaced = |key: &(&str, String), (_, month): &mut (u64, Option<Month>)| {
@@ -56,16 +54,16 @@ impl Followed {
 impl Books {
     /// Reads the parts of the tables that follow, and holds the tables to all runs.
     pub fn hold_followers(&self, lake: &Lake, audit: &mut Audit) -> Result<()> {
-        for name in [BUDGET_ALERTS, TRANSACTIONS] {
-            let table = lake.table(name)?;
-            if let Some(table) = &table {
-                for file in table.files()? {
-                    audit.parts += 1;
-                    self.bytes(lake, name, &file, audit)?;
-                }
+        for name in FOLLOWERS {
+            let Some(table) = audit.take(name, lake.table(name))? else { continue };
+            let Some(held) = audit.take(name, Held::of(table.as_ref()))? else { continue };
+            for file in
+                audit.take(name, table.map_or(Ok(Vec::new()), |table| table.files()))?.unwrap_or_default()
+            {
+                audit.parts += 1;
+                self.bytes(lake, name, &file, audit)?;
             }
             if !Bug::FollowersNotHeld.is_planted() {
-                let held = table.as_ref().map_or(Ok(Held::default()), Held::of)?;
                 match held.done > self.versions && lake.published(MONTHLY_SPENDING)?.version() >= held.done {
                     true => audit.changed(name, "a run has published meanwhile; audit again"),
                     false => self.hold_parts_of(name, &held, audit),
@@ -80,11 +78,33 @@ impl Books {
             let what = format!("it was brought up to version {}, which is not there", held.done);
             audit.broken(name, what);
         }
-        let expected = self.followed.expected.iter().filter(|((table, _), _)| *table == name);
-        for ((_, path), (version, _)) in expected.filter(|((_, path), _)| !held.files.contains(path)) {
+        self.hold_missing(name, held, audit);
+        for path in held.files.keys() {
+            let key = (name, path.clone());
             let place = format!("{name}/{path}");
             match () {
-                () if held.removed_by_others.contains(path) => {
+                () if self.followed.expected.contains_key(&key) => {}
+                () if self.followed.replaced.contains(&key) => {
+                    audit.broken(place, "a later run has replaced it, and it is still in the table");
+                }
+                () if held.origins.added_by_us.contains(path) => {
+                    audit.broken(place, "no run of this lake has written it, and it is in the table");
+                }
+                () => audit.changed(place, "another program has added it"),
+            }
+        }
+    }
+
+    fn hold_missing(&self, name: &'static str, held: &Held, audit: &mut Audit) {
+        let is_foreign = |path: &&String| !self.parts.contains_key(&(name, path.to_string()));
+        let foreign: BTreeSet<Month> =
+            held.files.keys().filter(is_foreign).filter_map(|path| held.files[path]).collect();
+        let expected = self.followed.expected.iter().filter(|((table, _), _)| *table == name);
+        for ((_, path), (version, month)) in expected.filter(|((_, path), _)| !held.files.contains_key(path))
+        {
+            let place = format!("{name}/{path}");
+            match () {
+                () if held.origins.removed_by_others.contains(path) => {
                     audit.changed(place, "another program has removed it");
                 }
                 () if held.done < *version => {
@@ -93,42 +113,26 @@ impl Books {
                         format!("version {version} is not in the table yet: the next run sees to it"),
                     );
                 }
+                () if !held.origins.is_whole && month.is_some_and(|month| foreign.contains(&month)) => {
+                    let what = "the table lacks it and holds parts of another program for its month; \
+                                the log no longer names who removed it";
+                    audit.changed(place, what);
+                }
                 () => audit
                     .broken(place, format!("the table lacks it, and the run of version {version} wrote it")),
-            }
-        }
-        for path in &held.files {
-            let key = (name, path.clone());
-            let place = format!("{name}/{path}");
-            match () {
-                () if self.followed.expected.contains_key(&key) => {}
-                () if self.followed.replaced.contains(&key) => {
-                    audit.broken(place, "a later run has replaced it, and it is still in the table");
-                }
-                () if held.added_by_us.contains(path) => {
-                    audit.broken(place, "no run of this lake has written it, and it is in the table");
-                }
-                () => audit.changed(place, "another program has added it"),
             }
         }
     }
 }
 
 impl Held {
-    fn of(table: &Table) -> Result<Held> {
-        let mut held = Held::default();
-        held.files.extend(table.files()?.into_iter().map(|file| file.path));
-        held.done = wait(table.application_version(APPLICATION))?.unwrap_or(0).unsigned_abs();
-        for version in 0..=table.version() {
-            let Some(commit) = wait(table.logged(version))? else { continue };
-            for path in &commit.added {
-                held.removed_by_others.remove(path);
-            }
-            match commit.info.contains_key(RUN_ID) {
-                true => held.added_by_us.extend(commit.added),
-                false => held.removed_by_others.extend(commit.removed),
-            }
-        }
-        Ok(held)
+    fn of(table: Option<&Table>) -> Result<Held> {
+        let Some(table) = table else {
+            let origins = Origins { is_whole: true, ..Origins::default() };
+            return Ok(Held { files: BTreeMap::new(), done: 0, origins });
+        };
+        let done = wait(table.application_version(APPLICATION))?.unwrap_or(0).unsigned_abs();
+        let files = table.files()?.into_iter().map(|file| (file.path, file.month)).collect();
+        Ok(Held { files, done, origins: wait(Origins::of(table))? })
     }
 }

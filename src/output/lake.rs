@@ -6,9 +6,12 @@
 
 mod expected;
 mod following;
+mod origins;
+mod refill;
 mod versions;
 
 pub use following::Losses;
+pub use origins::Origins;
 
 use super::commit::{CommitInfo, Outcome};
 use super::deliveries::{DEAD_LETTERS, DELIVERIES};
@@ -41,11 +44,19 @@ use following::checkpoint;
 pub const MONTHLY_SPENDING: &str = "monthly_spending";
 pub const BUDGET_ALERTS: &str = "budget_alerts";
 pub const TRANSACTIONS: &str = "transactions";
+/// The tables that are brought up to `monthly_spending`.
+pub const FOLLOWERS: [&str; 2] = [BUDGET_ALERTS, TRANSACTIONS];
 /// No Delta table: the rejects of all runs.
 pub const REJECTS: &str = "rejects";
 
 /// Who commits, in the tables' `txn` actions; its version is that of `monthly_spending`.
 pub const APPLICATION: &str = "pennymill";
+
+/// Who commits before cleaning up deletes.
+pub const CLEANER: &str = "pennymill-gc";
+
+/// Who commits parts that were skipped, under the table's own versions: that of [`APPLICATION`] is past.
+const REFILL: &str = "pennymill-refill";
 
 /// The key of commitInfo that names the manifest, and the one with its checksum.
 const MANIFEST: &str = "manifest";
@@ -59,8 +70,17 @@ pub struct Lake {
     followed: Mutex<Followed>,
 }
 
-/// Parts by table.
+/// By table, the parts that its record has to name.
 type Followed = BTreeMap<String, Vec<PartFile>>;
+
+/// What the log of `monthly_spending` has at a version.
+enum Told {
+    /// No commit: the log was cleaned up.
+    Gone,
+    /// A commit that no run has made.
+    NoRun,
+    Run(Box<Manifest>),
+}
 
 /// The published state that a run starts from.
 pub struct Head {
@@ -324,11 +344,19 @@ impl Lake {
         Ok(self.newest_run(table)?.map(|(_, manifest)| manifest))
     }
 
-    /// The newest run's version and manifest.
+    /// The newest run's version and manifest. Errors when its commit may be among those that are gone:
+    /// an older one would count again what it has counted.
     fn newest_run(&self, table: &Table) -> Result<Option<(u64, Manifest)>> {
         for version in (1..=table.version()).rev() {
-            if let Some(manifest) = wait(self.manifest(table, version)).map_err(lost)? {
-                return Ok(Some((version, manifest)));
+            match wait(self.told(table, version)).map_err(lost)? {
+                Told::Run(manifest) => return Ok(Some((version, *manifest))),
+                Told::NoRun => {}
+                Told::Gone => {
+                    let what = format!("commit {version} is gone from its log, which names no newer run");
+                    let advice = "restore the commits of its log from a copy; nothing can be counted without \
+                                  those of the newest run";
+                    return Err(self.unfit(table.name(), what).advise(advice));
+                }
             }
         }
         Ok(None)
@@ -336,15 +364,22 @@ impl Lake {
 
     /// The manifest of a commit, held to its checksum.
     pub async fn manifest(&self, table: &Table, version: u64) -> Result<Option<Manifest>> {
-        let metadata = table.commit_metadata(version).await?.unwrap_or_default();
+        match self.told(table, version).await? {
+            Told::Run(manifest) => Ok(Some(*manifest)),
+            Told::Gone | Told::NoRun => Ok(None),
+        }
+    }
+
+    async fn told(&self, table: &Table, version: u64) -> Result<Told> {
+        let Some(metadata) = table.commit_metadata(version).await? else { return Ok(Told::Gone) };
         let (Some(path), Some(checksum)) = (metadata.get(MANIFEST), metadata.get(MANIFEST_SHA256)) else {
-            return Ok(None);
+            return Ok(Told::NoRun);
         };
         let bytes = self.place.child(path).read_now().await?;
         if sha256(&bytes) != *checksum {
             return Err(damaged(path));
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(path))
+        serde_json::from_slice(&bytes).map(Told::Run).map_err(|_| damaged(path))
     }
 
     /// An object of a run, held to its checksum.

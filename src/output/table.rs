@@ -25,7 +25,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -283,6 +283,7 @@ impl Table {
             commit.named.extend(line.names());
             commit.added.extend(line.add.map(|part| part.path));
             commit.removed.extend(line.remove.map(|part| part.path));
+            commit.applications.extend(line.txn.map(|transaction| transaction.app_id));
             let Some(info) = line.commit_info else { continue };
             commit.millis = info.get("timestamp").and_then(Value::as_i64);
             let text = |(key, value)| match value {
@@ -350,6 +351,13 @@ struct Line {
     remove: Option<NamedPart>,
     /// A file with the changes of a commit, for those who follow a table.
     cdc: Option<NamedPart>,
+    txn: Option<Transaction>,
+}
+
+#[derive(Deserialize)]
+struct Transaction {
+    #[serde(rename = "appId")]
+    app_id: String,
 }
 
 #[derive(Deserialize)]
@@ -385,6 +393,9 @@ pub struct Commit {
     pub info: BTreeMap<String, String>,
     /// When it was made by its writer's clock, since 1970.
     pub millis: Option<i64>,
+    /// The applications that it was made for. A key of [`Commit::info`] proves nothing: others use the
+    /// same names.
+    pub applications: BTreeSet<String>,
     /// Paths below the table.
     pub added: Vec<String>,
     pub removed: Vec<String>,

@@ -3,7 +3,7 @@
 //! In: the manifests, in their order. Out: the parts that the table has to hold, and those that it once
 //! had to. Invariant: a month counted anew replaces its transactions; its alerts were said and stay.
 
-use super::{Lake, TRANSACTIONS};
+use super::{FOLLOWERS, Lake, TRANSACTIONS, Told};
 use crate::domain::month::Month;
 use crate::error::{Error, Kind, Result};
 use crate::output::manifest::{FollowerRecord, Manifest, PartRecord};
@@ -74,16 +74,46 @@ pub(super) fn record<'p>(paths: impl Iterator<Item = &'p str>) -> FollowerRecord
     FollowerRecord { parts: paths.len() as u64, sha256: sha256(paths.join("\n").as_bytes()) }
 }
 
+/// What the log of `monthly_spending` knows of its runs.
+pub(super) struct Runs {
+    /// By the table that follows, oldest first. Where commits are gone, the runs after them.
+    steps: BTreeMap<&'static str, Vec<Step>>,
+    /// The newest commit that is gone: somebody has cleaned up the log.
+    pub gone: Option<u64>,
+}
+
+impl Runs {
+    pub fn steps(&self, table: &str) -> &[Step] {
+        self.steps.get(table).map_or(&[], Vec::as_slice)
+    }
+}
+
 impl Lake {
-    /// All runs up to the version of `monthly_spending`, oldest first, for a table that follows.
-    pub(super) async fn steps(&self, spending: &Table, table: &str) -> Result<Vec<Step>> {
-        let step = |version: u64| async move {
-            let manifest = self.manifest(spending, version).await.map_err(lost)?;
-            Ok::<_, Error>(manifest.map(|manifest| Step::new(version, table, &manifest)))
+    /// All runs up to the version of `monthly_spending`, for all tables that follow.
+    pub(super) async fn runs(&self, spending: &Table) -> Result<Runs> {
+        let run = |version: u64| async move {
+            let told = self.told(spending, version).await.map_err(lost)?;
+            let steps = |manifest: &Manifest| FOLLOWERS.map(|name| Step::new(version, name, manifest));
+            Ok::<_, Error>(match told {
+                Told::Gone => (version, None),
+                Told::NoRun => (version, Some(None)),
+                Told::Run(manifest) => (version, Some(Some(steps(&manifest)))),
+            })
         };
-        let steps = futures::stream::iter(1..=spending.version()).map(step).buffered(AT_ONCE);
-        let steps: Vec<Option<Step>> = steps.try_collect().await?;
-        Ok(steps.into_iter().flatten().collect())
+        let mut told = futures::stream::iter(1..=spending.version()).map(run).buffered(AT_ONCE);
+        let mut runs = Runs { steps: BTreeMap::new(), gone: None };
+        while let Some((version, steps)) = told.try_next().await? {
+            match steps {
+                // What was replaced can only be known from all runs after a part was written.
+                None => runs = Runs { steps: BTreeMap::new(), gone: Some(version) },
+                Some(steps) => {
+                    for (name, step) in FOLLOWERS.into_iter().zip(steps.into_iter().flatten()) {
+                        runs.steps.entry(name).or_default().push(step);
+                    }
+                }
+            }
+        }
+        Ok(runs)
     }
 }
 
